@@ -1,0 +1,309 @@
+"""The main job: `python -m gradlens.analyze [MODEL]`, from photographs to a PDF that says how much is checkerboard.
+
+image -> model -> probe -> gradient -> spectrum -> comparison -> report. Torch is imported after the first line is out.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from gradlens.console import application, progress, run, say, with_config_file
+from gradlens.results import Results, check_free, circumstances, new_run, run_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gradlens.gradients import GradientStatistics
+    from gradlens.models import Model
+
+PURPOSE = "How much of a network's input gradient is checkerboard: a table, figures and a PDF."
+NOT_IN_COMMAND = ("out", "force", "json")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Config:
+    """What to analyse and how."""
+
+    model: Annotated[
+        str, Parameter(help="Bundled name (gradlens ls models), timm name, checkpoint, or package.module:factory.")
+    ] = "resnet18_half"
+    _: KW_ONLY
+    images: Annotated[Path | None, Parameter(help="A picture or a folder of them; the sample photographs unless given.")] = None
+    out: Annotated[Path | None, Parameter(help="Folder of this run; runs/analyze-N unless given.")] = None
+    force: Annotated[bool, Parameter(help="Replace what is in --out, once the new run is complete.")] = False
+    weights: Annotated[str, Parameter(help="'pretrained', 'random', or a safetensors or pickle file.")] = "pretrained"
+    seed: Annotated[int, Parameter(help="Of random weights.")] = 0
+    model_args: Annotated[
+        dict[str, int | float | bool | str], Parameter(help="For timm or the factory: --model-args.pad_type same.")
+    ] = field(default_factory=dict)
+    input_size: Annotated[
+        tuple[int, int, int] | None, Parameter(help="C H W of one image; needed for a factory.")
+    ] = None
+    mean: Annotated[tuple[float, ...] | None, Parameter(help="Per channel, instead of the network's.", consume_multiple=True)] = None
+    std: Annotated[tuple[float, ...] | None, Parameter(help="Per channel, instead of the network's.", consume_multiple=True)] = None
+    drop_first: Annotated[int, Parameter(help="Leave out so many leading logits, such as a background class.")] = 0
+    against: Annotated[
+        str | None, Parameter(help="Second model in the same report: a name, or a weights file for the same network.")
+    ] = None
+    periods: Annotated[
+        tuple[int, ...] | None, Parameter(help="In pixels; those of the network's strides unless given.", consume_multiple=True)
+    ] = None
+    window: Annotated[int, Parameter(help="Side of the Welch windows in pixels.")] = 32
+    batch_size: Annotated[int, Parameter(help="Images at once.")] = 16
+    limit: Annotated[int | None, Parameter(help="Use only so many images.")] = None
+    device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps.")] = "cpu"
+    dtype: Annotated[Literal["float32", "float64", "bfloat16", "float16"], Parameter(help="The network runs in it.")] = "float32"
+    json: Annotated[bool, Parameter(help="Print one JSON object instead of the table.")] = False
+
+
+def analyze(config: Config) -> Path:
+    """Do the whole job; returns the folder of the run.
+
+    Raises:
+        ValueError, OSError: something asked for cannot be had; the message names it and the remedy.
+    """
+    target = run_folder(config.out, "analyze")
+    check_free(target, force=config.force)
+    say(f"gradlens: analysing {config.model}; loading PyTorch")
+    from gradlens.report import write_report
+
+    results = measure_models(config)
+    with new_run(target, "analyze", force=config.force) as folder:
+        results.write(folder)
+        say("drawing the report")
+        write_report(folder)
+    return target
+
+
+def measure_models(config: Config) -> Results:
+    """The results of the models of `config`, without a report."""
+    import pandas as pd
+    import torch
+
+    from gradlens import gradients, models, probes
+    from gradlens.images import photographs
+
+    found = photographs(config.images, limit=config.limit)
+    device = _device(config.device)
+    tables, arrays, entries = [], {}, []
+    for index, model in enumerate(_models(config)):
+        info = model.info
+        model.to(device, getattr(torch, config.dtype))
+        stages = probes.stages(model, info.input_size)
+        periods = config.periods or gradients.network_periods(stages, info.input_size[1:])
+        _check_periods(periods, info.input_size[1:])
+        statistics = _collect(model, found, stages, periods, config)
+        tables.append(_tables(statistics, info.name))
+        arrays |= {f"{index}/{k}": v for k, v in _arrays(statistics, periods, config.window).items()}
+        entries.append(asdict(info) | {"stages": [asdict(stage) for stage in stages]})
+    manifest = circumstances() | {
+        "command": command(config),
+        "config": _plain(config),
+        "models": entries,
+        "images": [p.name for p in found],
+        "device": str(device),
+        "dtype": config.dtype,
+        "seed": config.seed,
+        "threads": torch.get_num_threads(),
+    }
+    return Results(pd.concat(tables, ignore_index=True), arrays, manifest)
+
+
+def _models(config: Config) -> "list[Model]":
+    """The model and, where asked for, the one it is held against; two of one name are told apart by their weights."""
+    from gradlens import models
+
+    options: dict[str, Any] = {
+        "seed": config.seed, "input_size": config.input_size, "mean": config.mean, "std": config.std,
+        "drop_first": config.drop_first, "model_args": config.model_args,
+    }  # fmt: skip
+    first = models.load(config.model, weights=config.weights, **options)
+    if config.against is None:
+        return [first]
+    second = models.load_against(config.against, config.model, **options)
+    if first.info.name == second.info.name:
+        for model, mark in ((first, "a"), (second, "b")):
+            words = model.info.weights.removeprefix("file ").split(",")[0]
+            models.renamed(model, f"{model.info.name} ({words})")
+        if first.info.name == second.info.name:
+            for model, mark in ((first, "a"), (second, "b")):
+                models.renamed(model, f"{model.info.name} {mark}")
+    return [first, second]
+
+
+def _collect(
+    model: "Model", found: Sequence, stages: Sequence, periods: Sequence[int], config: Config
+) -> "GradientStatistics":
+    """Stream the photographs through the model."""
+    from gradlens.gradients import collect
+    from gradlens.images import batches, fit
+
+    info = model.info
+
+    def prepare(image: Any) -> Any:
+        return fit(image, info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct)
+
+    with progress(info.name, len(found)) as advance:
+        return collect(
+            model,
+            batches(found, prepare, config.batch_size),
+            periods=periods,
+            stages=stages,
+            window=config.window,
+            advance=advance,
+        )
+
+
+def _tables(statistics: "GradientStatistics", name: str) -> "pd.DataFrame":
+    """The rows of the gradient, the photographs and the stages."""
+    import pandas as pd
+
+    from gradlens.compare import measure
+
+    return pd.concat(
+        [
+            measure(statistics.gradient, model=name, subject="input-gradient", names=statistics.names),
+            measure(statistics.control, model=name, subject="image", names=statistics.names),
+            *(
+                measure(part, model=name, subject="layer-gradient", layer=stage.layer)
+                for stage, part in statistics.layers.items()
+            ),
+        ],
+        ignore_index=True,
+    )
+
+
+def _arrays(statistics: "GradientStatistics", periods: Sequence[int], window: int) -> dict[str, Any]:
+    """What the figures draw, beside the table."""
+    from gradlens.spectra import lattice_map
+    from gradlens.spectra.statistics import KINDS
+
+    gradient, control = statistics.gradient, statistics.control
+    arrays = {
+        "images": statistics.example_images.float(),
+        "gradients": statistics.example_gradients,
+        "power": gradient.power,
+        "control_power": control.power,
+        "frequency": gradient.frequency,
+        "profile": gradient.profile,
+        "control_profile": control.profile,
+        "relative_energy": gradient.relative_energy,
+    }
+    for period in periods:
+        arrays[f"energy/{period}"] = gradient.energy[period].mean(0)
+        arrays[f"control_energy/{period}"] = control.energy[period].mean(0)
+        for kind in KINDS:
+            contrast = lattice_map(statistics.example_gradients, period, kind=kind, window=window)
+            arrays[f"lattice_map/{kind}/{period}"] = contrast.float()
+    return {name: value.numpy() for name, value in arrays.items()}
+
+
+def _device(name: str) -> Any:
+    """The device called `name`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device: {name!r} is not to be had here ({reason})") from error
+    return device
+
+
+def _check_periods(periods: Sequence[int], size: Sequence[int]) -> None:
+    wrong = [p for p in periods if p < 2 or 2 * p > min(size)]
+    if wrong:
+        raise ValueError(
+            f"--periods: {wrong[0]} px cannot be measured in {' x '.join(map(str, size))} px; from 2 to {min(size) // 2}"
+        )
+
+
+def command(config: Config) -> str:
+    """The command line that measures the same: flags that are not at their defaults, without where to write."""
+    words = ["python", "-m", "gradlens.analyze"]
+    plain = _plain(config)
+    default = _plain(Config())
+    if plain["model"] != default["model"]:
+        words.append(plain["model"])
+    for name, value in plain.items():
+        if name == "model" or name in NOT_IN_COMMAND or value == default[name]:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, dict):
+            for key, item in value.items():
+                words += [f"{flag}.{key}", str(item)]
+        elif isinstance(value, list):
+            words += [flag, *map(str, value)]
+        else:
+            words += [flag, str(value)]
+    return shlex.join(words)
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """The configuration as JSON holds it."""
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    return {k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def short_table(folder: Path) -> str:
+    """The run's answer and one line a period, for the terminal."""
+    from gradlens.report.answer import conclusion
+    from gradlens.report.run import Run, is_found, number, probability
+
+    told = Run(Results.read(folder))
+    lines = []
+    for model in told.names:
+        lines += [conclusion(told, model), "", f"{'period':>6}  {'signed':>16}  {'envelope':>16}  {'max / min':>9}  {'photographs':>12}"]
+        for period in told.periods(model):
+            signed, envelope = (told.contrast(model, "input-gradient", period, kind) for kind in ("signed", "envelope"))
+            cells = [
+                f"{number(row['value'])} dB {'*' if is_found(row) else ' '}" if row["value"] == row["value"] else "too small"
+                for row in (signed, envelope)
+            ]
+            ratio = told.row(model, "input-gradient", period, "phase_ratio", "phase")["value"]
+            control = told.contrast(model, "image", period, "signed")["value"]
+            lines.append(f"{period:>6}  {cells[0]:>16}  {cells[1]:>16}  {number(ratio):>9}  {number(control):>9} dB")
+        best = told.headline(model)
+        p = told.contrast(model, "input-gradient", best.period, best.kind)["p"]
+        lines += [f"* p at most 0.01 over {len(told.images)} images (strongest: p {probability(p)})", ""]
+    return "\n".join(lines)
+
+
+def finish(folder: Path, *, as_json: bool) -> None:
+    """Print what a run found: data on stdout, the path of the PDF on stderr."""
+    results = Results.read(folder)
+    if as_json:
+        table = json.loads(results.table.to_json(orient="records", double_precision=10))
+        print(json.dumps({"out": str(folder), "table": table, "manifest": results.manifest}, ensure_ascii=False))
+        return
+    print(short_table(folder))
+    sys.stdout.flush()
+    say(f"report: {folder / 'report.pdf'}")
+
+
+def build_app(name: str = "gradlens analyze") -> App:
+    """The command line of this job."""
+    app = application(name, PURPOSE)
+
+    @app.default
+    def launch(config: Config = Config()) -> int:  # noqa: B008  (frozen)
+        finish(analyze(config), as_json=config.json)
+        return 0
+
+    return app
+
+
+if __name__ == "__main__":
+    run(with_config_file(build_app("python -m gradlens.analyze")))

@@ -1,0 +1,22 @@
+"""`gradlens COMMAND`: one file a command, none of them with logic."""
+
+from collections.abc import Callable
+
+from cyclopts import App
+
+from gradlens.commands import analyze, ls, report
+from gradlens.console import application, run
+
+COMMANDS: dict[str, Callable[[], App]] = {
+    "analyze": analyze.build_app,
+    "ls": ls.build_app,
+    "report": report.build_app,
+}
+
+
+def main() -> None:
+    """Run the command that the process was called with."""
+    app = application("gradlens", "Shows where checkerboards come from in neural networks, and proves it with numbers.")
+    for name, build in COMMANDS.items():
+        app.command(build(), name=name)
+    run(app)

@@ -1,0 +1,171 @@
+"""From statistics to a tidy table, one measurement a row, and from two tables to their difference.
+
+A row with an image name is that image's; a row without is the set's: the mean over images with a bootstrap interval, and
+for tests the joint p (Fisher's method over images, or the randomisation test of the set) adjusted over the periods of
+that table by Benjamini and Hochberg, so that 5 % of what is called found may be chance at 0.05, however many periods.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from gradlens.results import COLUMNS
+from gradlens.spectra import (
+    LatticeStatistics,
+    lattice_share_floor,
+    phase_ratio,
+    set_imbalance,
+    set_imbalance_test,
+)
+
+RESAMPLES = 4000
+LEVEL = 0.95
+SIGNIFICANCE = 0.01
+
+
+def measure(
+    statistics: LatticeStatistics,
+    *,
+    model: str,
+    subject: str,
+    layer: str = "",
+    names: Sequence[str] = (),
+) -> pd.DataFrame:
+    """The rows of one subject: for each period contrast, share beside its floor, imbalance beside its floor, phase ratio.
+
+    Args:
+        statistics: of N images.
+        model, subject, layer: go into their columns. `period` is in pixels of the subject's own grid.
+        names: of the N images, for a row each; without them only the set has rows.
+
+    Returns:
+        Columns `gradlens.results.COLUMNS`; a value that the size does not allow is NaN.
+    """
+    rows = [_set_rows(statistics, period) for period in statistics.periods]
+    table = pd.DataFrame([row for part in rows for row in part])
+    for _, group in table[table["p"].notna()].groupby(["kind", "metric"]):
+        table.loc[group.index, "p"] = stats.false_discovery_control(group["p"])
+    if names:
+        table = pd.concat([table, pd.DataFrame(_image_rows(statistics, names))], ignore_index=True)
+    table = table.assign(model=model, subject=subject, layer=layer)
+    return table.reindex(columns=list(COLUMNS))
+
+
+def contrast(table: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """How `table` differs from `baseline`, image by image: the mean difference with its bootstrap interval.
+
+    Rows are paired by subject, layer, image, period, kind and metric; models are named `A - B`.
+
+    Returns:
+        The set rows of the differences; `p` is NaN. Empty where nothing pairs.
+    """
+    keys = ["subject", "layer", "image", "period", "kind", "metric", "unit"]
+    both = table[table["image"] != ""].merge(baseline[baseline["image"] != ""], on=keys, suffixes=("", "_baseline"))
+    both["difference"] = both["value"] - both["value_baseline"]
+    rows = []
+    for key, group in both.groupby(["model", "model_baseline", *(k for k in keys if k != "image")], sort=False):
+        first, second, subject, layer, period, kind, metric, unit = key
+        low, high = interval(group["difference"].to_numpy())
+        rows.append(
+            _row(period, kind, metric, group["difference"].mean(), unit, n=len(group), low=low, high=high)
+            | {"model": f"{first} - {second}", "subject": subject, "layer": layer}
+        )
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+    """A 95 % bootstrap interval for the mean of `values` `[N]`: percentiles, widened for small N.
+
+    The percentiles are those of Hesterberg's expanded percentile interval, which has the width of a t interval: with
+    four images about the range of the values. NaN for fewer than two values.
+
+    Source: Hesterberg 2015, "What teachers should know about the bootstrap", section 4.4.
+    """
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    return _percentiles(_resample_counts(len(values), seed) @ values / len(values), len(values))
+
+
+def _set_rows(statistics: LatticeStatistics, period: int) -> list[dict]:
+    """The rows of the whole set at one period; p not yet adjusted."""
+    n = statistics.count
+    rows = []
+    for kind in ("signed", "envelope"):
+        values, p_values = (field[kind, period].numpy() for field in (statistics.contrast, statistics.p_value))
+        low, high = interval(values)
+        joint = float(stats.combine_pvalues(p_values).pvalue) if not np.isnan(p_values).any() else float("nan")
+        rows.append(_row(period, kind, "lattice_contrast", values.mean(), "dB", n=n, low=low, high=high, p=joint))
+        share = statistics.share[kind, period].numpy()
+        low, high = interval(share)
+        rows.append(_row(period, kind, "lattice_share", share.mean(), "1", n=n, low=low, high=high))
+        rows.append(_row(period, kind, "lattice_share_floor", lattice_share_floor(statistics.size, period), "1", n=n))
+    energy = statistics.energy[period]
+    low, high = _imbalance_interval(energy.flatten(1).numpy() - 1)
+    floor, p_value = set_imbalance_test(energy)
+    imbalance = float(set_imbalance(energy))
+    rows.append(_row(period, "phase", "set_imbalance", imbalance, "1", n=n, low=low, high=high, p=p_value))
+    rows.append(_row(period, "phase", "set_imbalance_test", floor, "1", n=n))
+    rows.append(_row(period, "phase", "phase_ratio", float(phase_ratio(energy)), "1", n=n))
+    return rows
+
+
+def _image_rows(statistics: LatticeStatistics, names: Sequence[str]) -> list[dict]:
+    """The rows of each image."""
+    rows = []
+    for period in statistics.periods:
+        for kind in ("signed", "envelope"):
+            for number, name in enumerate(names):
+                value, p = (float(f[kind, period][number]) for f in (statistics.contrast, statistics.p_value))
+                rows.append(_row(period, kind, "lattice_contrast", value, "dB", n=1, p=p) | {"image": name})
+                share = float(statistics.share[kind, period][number])
+                rows.append(_row(period, kind, "lattice_share", share, "1", n=1) | {"image": name})
+        for number, name in enumerate(names):
+            value = float(statistics.imbalance[period][number])
+            rows.append(_row(period, "phase", "phase_imbalance", value, "1", n=1) | {"image": name})
+    return rows
+
+
+def _row(
+    period: int,
+    kind: str,
+    metric: str,
+    value: float,
+    unit: str,
+    *,
+    n: int,
+    low: float = float("nan"),
+    high: float = float("nan"),
+    p: float = float("nan"),
+) -> dict:
+    return {
+        "image": "", "period": period, "kind": kind, "metric": metric, "value": value, "low": low, "high": high, "p": p,
+        "n": n, "unit": unit,
+    }  # fmt: skip
+
+
+def _imbalance_interval(departure: np.ndarray) -> tuple[float, float]:
+    """Bootstrap interval for `set_imbalance` of `departure` `[N phases]`; pairs of one image with itself do not count."""
+    n = len(departure)
+    if n < 2 or np.isnan(departure).any():
+        return float("nan"), float("nan")
+    counts = _resample_counts(n, 0)
+    own = (counts**2) @ (departure**2).sum(1)
+    pairs = n**2 - (counts**2).sum(1)
+    counts, own, pairs = counts[pairs > 0], own[pairs > 0], pairs[pairs > 0]
+    squared = (np.square(counts @ departure).sum(1) - own) / (pairs * departure.shape[1])
+    return _percentiles(np.sign(squared) * np.sqrt(np.abs(squared)), n)
+
+
+def _resample_counts(n: int, seed: int) -> np.ndarray:
+    """How often each of n images is in each bootstrap sample: `[resamples n]`."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
+
+
+def _percentiles(resampled: np.ndarray, n: int) -> tuple[float, float]:
+    """The expanded percentile interval of `resampled` means of n values."""
+    tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,93 @@
+"""How a command meets its user: flags and TOML from one dataclass, sentences instead of tracebacks, exit codes.
+
+Exit 0 done, 1 findings, 2 cannot, 130 interrupted. Data goes to stdout, everything else to stderr. Nothing here imports
+torch: help comes at once.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from cyclopts import App, Parameter
+from cyclopts.config import Toml
+
+import gradlens
+
+BARE = Parameter(negative=())
+
+
+class Advance(Protocol):
+    """Tells the progress display how many steps are done."""
+
+    def __call__(self, steps: int = 1) -> None: ...
+
+
+def say(line: str) -> None:
+    """Print one line for the reader, on stderr, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def application(name: str, purpose: str) -> App:
+    """A cyclopts application with the house's settings."""
+    return App(name=name, help=purpose, version=gradlens.__version__, default_parameter=BARE, result_action="return_value")
+
+
+def with_config_file(app: App) -> App:
+    """`app` with `--config FILE`: a TOML file whose keys are the flags; an unknown key is an error."""
+
+    @app.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Annotated[Path | None, Parameter(help="TOML file that holds what flags hold; flags win.")] = None,
+    ) -> Any:
+        if config is not None:
+            if not config.is_file():
+                raise ValueError(f"--config: there is no file {str(config)!r}")
+            app.config = [Toml(config, must_exist=True, use_commands_as_keys=False)]
+        return app(tokens)
+
+    app.meta.group_parameters = app.group_parameters
+    return app.meta
+
+
+def run(app: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:
+    """Run `app` as a process: print a refusal as one sentence, and exit with the command's code."""
+    try:
+        code = app(arguments)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(130)
+    except (ValueError, TypeError, OSError) as error:
+        say(f"gradlens: {' '.join(str(error).split())}")
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Advance]:
+    """A progress bar on stderr; when that is no terminal, a plain line at each tenth of the way."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    screen = Console(stderr=True)
+    if screen.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=screen, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+
+            def draw(steps: int = 1) -> None:
+                bar.advance(task, steps)
+
+            yield draw
+        return
+    done = 0
+
+    def write(steps: int = 1) -> None:
+        nonlocal done
+        before, done = done, done + steps
+        if total and (10 * before // total != 10 * done // total):
+            say(f"{what}: {done} of {total}")
+
+    yield write

@@ -1,0 +1,246 @@
+"""One function draws one thing on given axes; nothing here measures. Figures become SVG with their own pixels.
+
+Pixels are repeated a whole number of times, never resampled: a resampled picture can invent or hide a checkerboard.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+INK, FAINT = "#22262a", "#9aa3ab"
+GRADIENT, CONTROL = "#b3362b", "#5b6b7a"
+SERIES = ("#b3362b", "#d98324", "#5a8f3c", "#2a7f9e", "#6a4c93", "#8c6d46", "#3d4f9f", "#a23b72")
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "lines.linewidth": 1.2,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "gradlens",
+    "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One tile of a row of pictures."""
+
+    title: str
+    image: np.ndarray
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid: object) -> tuple[Figure, np.ndarray]:
+    """A figure of `width` x `height` inches and its axes `[rows columns]`, in the house's style."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **grid)
+    return figure, axes
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG, the same bytes for the same drawing."""
+    with mpl.rc_context(STYLE):
+        buffer = io.BytesIO()
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def draw_picture(ax: Axes, image: np.ndarray, *, title: str = "") -> Axes:
+    """An image `[C H W]` in [0, 1], grey if it has one channel."""
+    pixels = np.repeat(image, 3, 0) if len(image) == 1 else image[:3]
+    _show(ax, np.moveaxis(pixels.clip(0, 1), 0, -1))
+    return _bare(ax, title)
+
+
+def draw_gradient(ax: Axes, gradient: np.ndarray, *, scale: float, title: str = "") -> AxesImage:
+    """A signed map `[H W]` between -scale and scale, centred on white."""
+    drawn = _show(ax, gradient, cmap="RdBu_r", norm=Normalize(-scale, scale))
+    _bare(ax, title)
+    return drawn
+
+
+def draw_lattice_map(ax: Axes, image: np.ndarray, contrast: np.ndarray, *, top: float, title: str = "") -> AxesImage:
+    """The contrast `[h w]` of each window in dB, from 0 to `top`, laid over the image `[C H W]` in grey."""
+    grey = image.mean(0).clip(0, 1)
+    _show(ax, 0.35 + 0.65 * grey, cmap="gray", norm=Normalize(0, 1))
+    height, width = grey.shape
+    drawn = ax.imshow(
+        contrast.clip(0, None), cmap="inferno", norm=Normalize(0, top), alpha=0.62, interpolation="none",
+        extent=(0, width, height, 0), aspect="auto",
+    )  # fmt: skip
+    _bare(ax, title)
+    return drawn
+
+
+def draw_spectrum(
+    ax: Axes, power: np.ndarray, *, low: float, high: float, marks: Mapping[int, str], title: str = ""
+) -> AxesImage:
+    """Power `[F F]` (unshifted, linear, mean 1) in dB with DC in the middle; the lattice of each period is ringed.
+
+    Args:
+        marks: the colour of each period's new harmonics.
+    """
+    level = 10 * np.log10(np.fft.fftshift(power) + 1e-12)
+    rows, columns = power.shape
+    pixel = 0.5 / rows, 0.5 / columns
+    extent = (-0.5 - pixel[1], 0.5 - pixel[1], 0.5 - pixel[0], -0.5 - pixel[0])
+    factor = max(1, -(-256 // rows))
+    drawn = ax.imshow(
+        np.kron(level, np.ones((factor, factor))), cmap="gray", norm=Normalize(low, high), extent=extent,
+        interpolation="none",
+    )  # fmt: skip
+    for period, colour in marks.items():
+        x, y = np.array([h for h in _new_harmonics(period)]).T
+        size = 26 if period <= 4 else 12 if period <= 8 else 5
+        ax.scatter(x, y, s=size, facecolors="none", edgecolors=colour, linewidths=0.8, clip_on=False)
+    ax.set_title(title)
+    ticks = [-0.5, -0.25, 0, 0.25, 0.5]
+    ax.set_xticks(ticks)
+    ax.set_yticks(ticks)
+    ax.set_xlim(extent[0] - 0.02, 0.52)
+    ax.set_ylim(0.52, extent[3] - 0.02)
+    ax.set_xlabel("horizontal frequency, cycles / px")
+    ax.spines[:].set_visible(False)
+    return drawn
+
+
+def draw_profile(ax: Axes, frequency: np.ndarray, profiles: Mapping[str, tuple[np.ndarray, str]]) -> Axes:
+    """Radial profiles `[B]` in dB, each with its colour, over frequency in cycles per pixel."""
+    for label, (power, colour) in profiles.items():
+        ax.plot(frequency, 10 * np.log10(power + 1e-12), color=colour, label=label)
+    ax.set_xlim(0, 0.5)
+    ax.set_xlabel("radial frequency, cycles / px")
+    ax.set_ylabel("power, dB of the mean")
+    ax.legend()
+    return ax
+
+
+def draw_phases(ax: Axes, energy: np.ndarray, *, top: float, title: str = "") -> AxesImage:
+    """Energy of each phase `[T T]`, mean 1, from 0 to `top`; the values are written where there is room."""
+    drawn = _show(ax, energy, cmap="viridis", norm=Normalize(0, top), side=192)
+    period = len(energy)
+    if period <= 4:
+        for (row, column), value in np.ndenumerate(energy):
+            dark = value < 0.6 * top
+            centre = ((column + 0.5) / period, 1 - (row + 0.5) / period)
+            ax.text(*centre, f"{value:.2f}", ha="center", va="center", fontsize=7 if period < 4 else 5.5,
+                    color="white" if dark else "black", transform=ax.transAxes)  # fmt: skip
+    _bare(ax, title)
+    return drawn
+
+
+def draw_stages(
+    ax: Axes, labels: Sequence[str], lines: Mapping[int, Sequence[tuple[int, float, float, float, bool]]], title: str
+) -> Axes:
+    """Contrast of each period at each stage on the way from the score (left) to the image (right).
+
+    Args:
+        labels: of the stages, from coarse to fine.
+        lines: by period in input pixels: (stage number, value, low, high, found); found points are filled.
+    """
+    ax.axhline(0, color=FAINT, linewidth=0.6)
+    for number, (period, points) in enumerate(lines.items()):
+        colour = SERIES[number % len(SERIES)]
+        shift = 0.05 * (number - (len(lines) - 1) / 2)
+        x = [p[0] + shift for p in points]
+        ax.plot(x, [p[1] for p in points], color=colour, label=f"{period} px")
+        for place, (_, value, low, high, found) in zip(x, points, strict=True):
+            if np.isfinite(low):
+                ax.plot([place, place], [low, high], color=colour, linewidth=0.8)
+            ax.plot(place, value, "o", color=colour, markersize=4, markerfacecolor=colour if found else "white")
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set_xlim(-0.4, len(labels) - 0.6)
+    ax.set_ylabel("contrast, dB")
+    ax.set_title(title)
+    return ax
+
+
+def draw_contrasts(
+    ax: Axes, periods: Sequence[int], series: Mapping[str, Sequence[tuple[float, float, float, bool]]], title: str
+) -> Axes:
+    """Contrast (value, low, high, found) of each period for several subjects side by side; found points are filled."""
+    ax.axhline(0, color=FAINT, linewidth=0.6)
+    colours = _subject_colours(series)
+    for number, (label, points) in enumerate(series.items()):
+        shift = 0.16 * (number - (len(series) - 1) / 2)
+        for place, (value, low, high, found) in enumerate(points):
+            if np.isfinite(low):
+                ax.plot([place + shift] * 2, [low, high], color=colours[label], linewidth=1)
+            face = colours[label] if found else "white"
+            ax.plot(place + shift, value, "o", color=colours[label], markersize=4.5, markerfacecolor=face)
+        ax.plot([], [], "o", color=colours[label], markersize=4.5, label=label)
+    ax.set_xticks(range(len(periods)), [str(p) for p in periods])
+    ax.set_xlim(-0.5, len(periods) - 0.5)
+    ax.set_xlabel("period, px")
+    ax.set_ylabel("contrast, dB")
+    ax.set_title(title)
+    return ax
+
+
+def add_scale(figure: Figure, drawn: AxesImage, axes: Sequence[Axes] | np.ndarray, label: str, **place: object) -> None:
+    """A colour bar for `drawn` beside `axes`."""
+    with mpl.rc_context(STYLE):
+        bar = figure.colorbar(drawn, ax=list(np.ravel(axes)), **({"shrink": 0.8, "aspect": 30, "pad": 0.02} | place))
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+
+
+def fixed_ticks(ax: Axes, values: Sequence[float], labels: Sequence[str]) -> Axes:
+    """Ticks at `values` of the x axis and nowhere else."""
+    ax.xaxis.set_major_locator(FixedLocator(list(values)))
+    ax.xaxis.set_major_formatter(FixedFormatter(list(labels)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    return ax
+
+
+def _subject_colours(series: Mapping[str, object]) -> dict[str, str]:
+    palette = (GRADIENT, CONTROL, SERIES[1], SERIES[3], SERIES[2], SERIES[4])
+    return {label: palette[number % len(palette)] for number, label in enumerate(series)}
+
+
+def _new_harmonics(period: int) -> list[tuple[float, float]]:
+    """Frequencies in [-0.5, 0.5) of the harmonics of `period` that no smaller divisor has, both signs of Nyquist."""
+    from gradlens.spectra.grid import new_harmonics
+
+    return [(((k / period + 0.5) % 1) - 0.5, ((m / period + 0.5) % 1) - 0.5) for m, k in new_harmonics((period, period))]
+
+
+def _show(ax: Axes, pixels: np.ndarray, *, side: int = 512, **look: object) -> AxesImage:
+    """`pixels` `[H W]` or `[H W 3]` with each repeated a whole number of times, to at least `side` px."""
+    factor = max(1, -(-side // max(pixels.shape[:2])))
+    repeated = pixels.repeat(factor, 0).repeat(factor, 1)
+    height, width = pixels.shape[:2]
+    return ax.imshow(repeated, interpolation="none", extent=(0, width, height, 0), **look)  # type: ignore[arg-type]
+
+
+def _bare(ax: Axes, title: str) -> Axes:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    if title:
+        ax.set_title(title)
+    return ax

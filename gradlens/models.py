@@ -1,0 +1,442 @@
+"""Networks that take images in [0, 1]: timm's classifiers, discriminators, generators and a user's own.
+
+Whatever the source, the result is one `Model`: it normalises inside, so a gradient is per unit of [0, 1] intensity, it
+is in eval mode and frozen, and its `info` says which weights it holds and how its images are prepared. A checkpoint that
+describes itself (`gradlens` in its safetensors metadata) needs only its path; the bundled networks are such files.
+"""
+
+import difflib
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Role = Literal["classifier", "discriminator", "generator"]
+
+BUNDLED: dict[str, dict[Role, str]] = {
+    "resnet18_half": {"classifier": "resnet18_half"},
+    "resnetblur18_half": {"classifier": "resnetblur18_half"},
+    "dcgan_svhn": {"discriminator": "dcgan_svhn_discriminator", "generator": "dcgan_svhn_generator"},
+}
+NETWORKS = "gradlens.networks:"  # the only factories that a checkpoint may name
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Where a model comes from and how its images are prepared.
+
+    `input_size` is `[C H W]`; `mean` and `std` are per channel of a [0, 1] image; `weights` says in words what was
+    loaded and `sha256` is the hash of that file, or of the state dict where there is none.
+    """
+
+    name: str
+    role: Role
+    weights: str
+    sha256: str
+    input_size: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+
+
+class Model(nn.Module):
+    """A network with its normalisation: images `[N C H W]` in [0, 1] to what the network returns.
+
+    `network` is the bare network; layers are named as in it.
+    """
+
+    def __init__(self, network: nn.Module, info: ModelInfo, *, drop_first: int = 0) -> None:
+        super().__init__()
+        self.network = network
+        self.info = info
+        self.drop_first = drop_first
+        spatial = 2 if info.role == "generator" else len(info.input_size) - 1
+        shape = (1, -1, *[1] * spatial)
+        self.register_buffer("mean", torch.tensor(info.mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(info.std).view(shape), persistent=False)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Any:
+        if self.info.role == "generator":
+            return self.network(images) * self.std + self.mean
+        output = self.network((images - self.mean) / self.std)
+        return output[:, self.drop_first :] if self.drop_first else output
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The network inside a `Model`, or the module itself: where layer names are looked up."""
+    return model.network if isinstance(model, Model) else model
+
+
+def load(
+    name: str = "resnet18_half",
+    *,
+    weights: str | Path = "pretrained",
+    seed: int = 0,
+    model_args: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    drop_first: int = 0,
+) -> Model:
+    """The classifier or discriminator called `name`: bundled, a checkpoint, `package.module:factory`, or timm's.
+
+    Args, Returns, Raises: as `classifier` and `discriminator`.
+    """
+    options = {"weights": weights, "seed": seed, "model_args": model_args, "input_size": input_size}
+    if name in BUNDLED and "classifier" not in BUNDLED[name]:
+        return discriminator(name, **options)
+    card = _card(Path(name)) if Path(name).is_file() else None
+    if card is not None and card["role"] == "discriminator":
+        return discriminator(name, **options)
+    return classifier(name, **options, mean=mean, std=std, drop_first=drop_first)
+
+
+def load_against(name_or_file: str, name: str, **options: Any) -> Model:
+    """The model to hold `name` against: another name, or `name` with the weights of a file that describes no network."""
+    path = Path(name_or_file)
+    if path.is_file() and _card(path) is None:
+        return load(name, weights=path, **options)
+    return load(name_or_file, **options)
+
+
+def classifier(
+    name: str = "resnet18_half",
+    *,
+    weights: str | Path = "pretrained",
+    seed: int = 0,
+    model_args: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    drop_first: int = 0,
+) -> Model:
+    """A classifier that takes [0, 1] images, normalises inside, in eval mode, frozen.
+
+    Args:
+        name: a bundled name (`resnet18_half`, `resnetblur18_half`), any timm name, a checkpoint of gradlens, or
+            `package.module:factory`, which is called with `model_args` and must return an `nn.Module`.
+        weights: `"pretrained"` (bundled, or timm's from the hub), `"random"`, or the path of a safetensors file or a
+            pickle, which is read with `weights_only=True`. The number of classes follows the file.
+        seed: of random weights.
+        model_args: go to `timm.create_model` or to the factory.
+        input_size: `[C H W]`; the network's own unless given. Needed for a factory.
+        mean, std: per channel of a [0, 1] image; the network's own unless given, 0 and 1 for a factory.
+        drop_first: leave out so many leading logits, such as a background class.
+
+    Raises:
+        ValueError: the name is unknown, the weights do not read or do not fit, or `input_size` is missing.
+        OSError: the weights must be downloaded and the hub cannot be reached.
+    """
+    return _build(
+        "classifier", name, weights=weights, seed=seed, model_args=model_args, input_size=input_size, mean=mean, std=std,
+        drop_first=drop_first,
+    )  # fmt: skip
+
+
+def discriminator(
+    name_or_path: str | Path = "dcgan_svhn",
+    *,
+    weights: str | Path = "pretrained",
+    seed: int = 0,
+    model_args: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Model:
+    """A GAN discriminator that takes [0, 1] images, normalises inside, in eval mode, frozen.
+
+    Args:
+        name_or_path: `dcgan_svhn` (bundled), a checkpoint of gradlens, or `package.module:factory` with
+            `weights=path`.
+        weights, seed, model_args, input_size, mean, std: as `classifier`.
+
+    Raises:
+        ValueError, OSError: as `classifier`.
+    """
+    return _build(
+        "discriminator", str(name_or_path), weights=weights, seed=seed, model_args=model_args, input_size=input_size,
+        mean=mean, std=std,
+    )  # fmt: skip
+
+
+def generator(
+    name_or_path: str | Path = "dcgan_svhn",
+    *,
+    weights: str | Path = "pretrained",
+    seed: int = 0,
+    model_args: Mapping[str, Any] | None = None,
+    input_size: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Model:
+    """A GAN generator from latents `[N latent]` to images `[N C H W]` in [0, 1], in eval mode, frozen.
+
+    Args:
+        name_or_path: `dcgan_svhn` (bundled), a checkpoint of gradlens, or `package.module:factory` with
+            `weights=path`.
+        weights, seed, model_args: as `classifier`.
+        input_size: `[latent]`, or `[C 1 1]` for one that takes maps.
+        mean, std: an image is `output * std + mean`; 0.5 and 0.5 for a tanh at the end.
+
+    Raises:
+        ValueError, OSError: as `classifier`.
+    """
+    return _build(
+        "generator", str(name_or_path), weights=weights, seed=seed, model_args=model_args, input_size=input_size,
+        mean=mean, std=std,
+    )  # fmt: skip
+
+
+def tiny_imagenet_classes() -> list[str]:
+    """Names of the 200 classes of the bundled classifiers, in order."""
+    text = resources.files("gradlens").joinpath("weights/tiny_imagenet_classes.txt").read_text(encoding="utf-8")
+    return [line.split("\t", 1)[1] for line in text.splitlines()]
+
+
+def _build(
+    role: Role,
+    name: str,
+    *,
+    weights: str | Path,
+    seed: int,
+    model_args: Mapping[str, Any] | None,
+    input_size: Sequence[int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    drop_first: int = 0,
+) -> Model:
+    """One road for every source: describe the network, build it, fill it, wrap it."""
+    path = _checkpoint_path(role, name)
+    card = _card(path) if path is not None else None
+    arguments = dict(model_args or {})
+    random, file = str(weights) == "random", None
+    if str(weights) not in ("random", "pretrained"):
+        file = Path(weights)
+    if card is not None:
+        if card["role"] != role:
+            raise ValueError(f"{name!r} is a {card['role']}, not a {role}")
+        builder, arguments = card["builder"], {**card["arguments"], **arguments}
+        file = file or (None if random else path)
+    else:
+        builder = name if ":" in name else f"timm:{name}"
+    state, label = (None, "") if file is None else (read_state(file), f"file {file.name}")
+    if file is not None and file == path and name in BUNDLED:
+        label = f"bundled, {card['origin']}" if card else label
+    network, preparation = _network(builder, arguments, seed, state, hub=not random and state is None)
+    preparation = {**preparation, **{k: card[k] for k in preparation if card and k in card}}
+    for key, value in (("input_size", input_size), ("mean", mean), ("std", std)):
+        if value is not None:
+            preparation[key] = value
+    if preparation.get("input_size") is None:
+        raise ValueError(f"input_size: {name!r} does not say it; give C H W, as in --input-size 3 224 224")
+    if state is not None:
+        _fill(network, state, label)
+    elif random:
+        label = f"random, seed {seed}"
+    else:
+        label = "pretrained, timm" if builder.startswith("timm:") else "as the factory made them"
+    info = ModelInfo(
+        name=Path(name).name if path is not None and name not in BUNDLED else name,
+        role=role,
+        weights=label,
+        sha256=_file_hash(file) if file is not None else _state_hash(network),
+        input_size=tuple(preparation["input_size"]),
+        mean=_each_channel("mean", preparation["mean"], preparation["input_size"]),
+        std=_each_channel("std", preparation["std"], preparation["input_size"]),
+        interpolation=preparation["interpolation"],
+        crop_pct=preparation["crop_pct"],
+    )
+    return Model(network, info, drop_first=drop_first)
+
+
+def renamed(model: Model, name: str) -> Model:
+    """`model` under another name in tables."""
+    model.info = replace(model.info, name=name)
+    return model
+
+
+def _checkpoint_path(role: Role, name: str) -> Path | None:
+    """The file of a bundled network or a checkpoint, None for a name that must be built.
+
+    Raises:
+        ValueError: the bundled network has no such role, or a path is named where there is no such file.
+    """
+    if name in BUNDLED:
+        if role not in BUNDLED[name]:
+            raise ValueError(f"{name!r} is a {' and a '.join(BUNDLED[name])}, not a {role}")
+        return Path(str(resources.files("gradlens").joinpath(f"weights/{BUNDLED[name][role]}.safetensors")))
+    path = Path(name)
+    if path.is_file():
+        if _card(path) is None:
+            raise ValueError(f"{name!r} does not describe its network; name the network and give --weights {name}")
+        return path
+    if path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
+        raise ValueError(f"there is no file {name!r}")
+    return None
+
+
+@cache
+def _card(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint says of its network, None if it says nothing.
+
+    Raises:
+        ValueError: its description is not one that gradlens may follow.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("gradlens")
+        card = json.loads(text) if text else None
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path.name!r} is no whole safetensors file ({error})") from error
+    if card is not None and not str(card.get("builder", "")).startswith(("timm:", NETWORKS)):
+        raise ValueError(f"{path.name!r} names the builder {card.get('builder')!r}; only timm and gradlens.networks may be")
+    return card
+
+
+def _network(
+    builder: str, arguments: dict[str, Any], seed: int, state: Mapping[str, Tensor] | None, *, hub: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network and how its images are prepared. Random weights come from `seed`; the global RNG is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        if builder.startswith("timm:"):
+            return _timm(builder.removeprefix("timm:"), arguments, state, hub=hub)
+        network = _factory(builder)(**arguments)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{builder!r} returned a {type(network).__name__}, not an nn.Module")
+    plain = {"input_size": None, "mean": (0.0,), "std": (1.0,), "interpolation": "bilinear", "crop_pct": 1.0}
+    return network, plain
+
+
+def _timm(
+    name: str, arguments: dict[str, Any], state: Mapping[str, Tensor] | None, *, hub: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A timm model, with timm's data configuration."""
+    import timm
+    from timm.data.config import resolve_model_data_config
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*BUNDLED, *timm.list_models(), *timm.list_pretrained()], n=3, cutoff=0.5)
+        hint = f"; near names: {', '.join(near)}" if near else ""
+        raise ValueError(f"model: {name!r} is neither bundled, a file, module:factory, nor timm's{hint}")
+    if state is not None and "num_classes" not in arguments:
+        head = timm.get_pretrained_cfg_value(name, "classifier")
+        head = head if isinstance(head, str) else (head or [""])[0]
+        if f"{head}.weight" in state:
+            arguments = {**arguments, "num_classes": len(state[f"{head}.weight"])}
+    try:
+        network = timm.create_model(name, pretrained=hub, **arguments)
+    except (OSError, RuntimeError) as error:
+        if not hub:
+            raise ValueError(f"model: timm cannot build {name!r} with {arguments}: {error}") from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise OSError(
+            f"the weights of {name!r} are not on this machine and the hub gave none ({reason}); "
+            "give --weights FILE or --weights random"
+        ) from error
+    except (TypeError, KeyError, AssertionError) as error:
+        raise ValueError(f"model: timm cannot build {name!r} with {arguments}: {error}") from error
+    config = resolve_model_data_config(network)
+    return network, {k: config[k] for k in ("input_size", "mean", "std", "interpolation", "crop_pct")}
+
+
+def _factory(name: str) -> Callable[..., nn.Module]:
+    """The callable `package.module:factory`, with the working directory on the path as for `python -m`."""
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise ValueError(f"model: {name!r}: cannot import {module!r} ({error})") from error
+    except AttributeError as error:
+        raise ValueError(f"model: {name!r}: module {module!r} has no {attribute!r}") from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a safetensors file or a pickle, taken out of its wrapping (`state_dict`, `model`, `module.`).
+
+    Raises:
+        ValueError: there is no such file, it does not read, or it needs code to be read (which is never run).
+    """
+    if not path.is_file():
+        raise ValueError(f"weights: there is no file {str(path)!r}")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"weights: {path.name!r} is no whole safetensors file ({error})") from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises UnpicklingError, EOFError, RuntimeError, ... for a bad file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"weights: {path.name!r} does not read as plain tensors ({reason})") from error
+    for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"weights: {path.name!r} holds no state dict")
+    prefix = "module."
+    if all(k.startswith(prefix) for k in state):
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
+    return dict(state)
+
+
+def _fill(network: nn.Module, state: Mapping[str, Tensor], label: str) -> None:
+    """Load `state` strictly, in the network's own dtype.
+
+    Raises:
+        ValueError: keys are missing or unexpected, or a shape differs; the first five are named.
+    """
+    own = network.state_dict()
+    faults = {
+        "missing": [k for k in own if k not in state],
+        "unexpected": [k for k in state if k not in own],
+        "of another shape": [k for k in own if k in state and own[k].shape != state[k].shape],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{len(v)} {k}: {', '.join(v[:5])}" for k, v in faults.items() if v)
+        raise ValueError(f"weights: {label} does not fit the network ({told})")
+    network.load_state_dict(dict(state), strict=True)
+
+
+def _each_channel(name: str, values: Sequence[float], input_size: Sequence[int]) -> tuple[float, ...]:
+    """`values` for every channel; one value serves all, and so does any for a generator's latents."""
+    values = tuple(float(v) for v in values)
+    if len(values) == 1 and len(input_size) == 3:
+        return values * input_size[0]
+    if len(input_size) == 3 and len(values) != input_size[0]:
+        raise ValueError(f"{name}: needs one value for each of {input_size[0]} channels, got {list(values)}")
+    return values
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _state_hash(network: nn.Module) -> str:
+    """SHA-256 over names and bytes of the state dict, in its order."""
+    digest = hashlib.sha256()
+    for key, value in network.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,182 @@
+"""Page one: how much, which period, since which layer, how sure, in words and one picture."""
+
+import numpy as np
+
+from gradlens import figures
+from gradlens.report.document import Block, Part, answer, bullets, heading, paragraph, picture, plain, strong
+from gradlens.report.run import KINDS, Run, enumeration, number, p_phrase, share, span
+
+
+def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
+    blocks: list[Block] = []
+    drawn: dict[str, bytes] = {}
+    for index, model in enumerate(run.names):
+        if len(run.names) > 1:
+            blocks.append(heading(model, 2))
+        path = f"figures/answer-{index}.svg"
+        drawn[path] = _picture(run, model)
+        blocks += [answer(*_verdict(run, model)), bullets(*_reasons(run, model)), _figure(run, model, path)]
+    return blocks, drawn
+
+
+def _verdict(run: Run, model: str) -> list[Part]:
+    """The answer in one sentence."""
+    finding = run.headline(model)
+    found = sorted({p for kind in KINDS for p in run.found(model, "input-gradient", kind)})
+    measured = [number(p, 0) for p in run.periods(model)]
+    if not finding.significant:
+        return [
+            strong("No checkerboard found. "),
+            plain(f"At none of the periods {enumeration(measured)} px does the input gradient of {model} carry a lattice."),
+        ]
+    row = run.contrast(model, "input-gradient", finding.period, finding.kind)
+    what = "its lattice" if finding.kind == "signed" else "the lattice of its energy"
+    return [
+        strong("Yes. "),
+        plain(f"The input gradient of {model} carries a checkerboard of period "),
+        strong(f"{enumeration([number(p, 0) for p in found])} px"),
+        plain(f". It is strongest at {finding.period} px: there {what} stands "),
+        strong(f"{number(row['value'])} dB"),
+        plain(f" above the spectrum around it ({p_phrase(row['p'])})."),
+    ]
+
+
+def _reasons(run: Run, model: str) -> list[list[Part]]:
+    """How much, how uneven, since which layer, and what the photographs themselves hold."""
+    finding = run.headline(model)
+    period, kind = finding.period, finding.kind
+    row = run.contrast(model, "input-gradient", period, kind)
+    part = run.row(model, "input-gradient", period, "lattice_share", kind)
+    floor = run.row(model, "input-gradient", period, "lattice_share_floor", kind)
+    reasons = [
+        [
+            strong("How sure. "),
+            plain(
+                f"{_images(run)}; 95 % interval {span(row)} dB; p is joint over the images and adjusted for "
+                f"{len(run.periods(model))} periods. The lattice holds {share(part['value'])} of the energy, "
+                f"white noise would put {share(floor['value'])} there."
+            ),
+        ],
+        [strong("How uneven. "), plain(_unevenness(run, model))],
+        [strong("Since which layer. "), plain(_births(run, model))],
+        [strong("Not the photographs. "), plain(_control(run, model))],
+    ]
+    if run.found(model, "image", "signed") or run.found(model, "image", "envelope"):
+        reasons[-1][0] = strong("Beware of the photographs. ")
+    return reasons
+
+
+def _unevenness(run: Run, model: str) -> str:
+    measured = [p for p in run.periods(model) if np.isfinite(run.row(model, "input-gradient", p, "phase_ratio", "phase")["value"])]
+    if not measured:
+        return "The images are too small for the energy of the sampling phases to be compared."
+    first, last = measured[0], measured[-1]
+    ratios = {p: run.row(model, "input-gradient", p, "phase_ratio", "phase") for p in (first, last)}
+    values = {p: run.row(model, "input-gradient", p, "set_imbalance", "phase") for p in (first, last)}
+    floors = {p: run.row(model, "input-gradient", p, "set_imbalance_test", "phase") for p in (first, last)}
+    said = [
+        f"at period {p} the most favoured of {p * p} pixel positions gets {number(ratios[p]['value'])} times the energy of "
+        f"the least (imbalance {number(values[p]['value'], 2)}, chance gives up to {number(floors[p]['value'], 2)})"
+        for p in dict.fromkeys((first, last))
+    ]
+    return f"{'; '.join(said)}.".capitalize()
+
+
+def _births(run: Run, model: str) -> str:
+    groups: dict[tuple[str, str], list[int]] = {}
+    for period in sorted({p for stage in run.stages(model) for p in run.periods(model)}):
+        born = run.birth(model, period)
+        if born is None:
+            continue
+        stage, above = born
+        upper = f"between {above['layer']} and " if above is not None else "above "
+        lower = stage["layer"] or "the image"
+        groups.setdefault((upper, lower), []).append(period)
+    if not groups:
+        return "On the way from the score down to the image no stage carries a lattice at these periods."
+    said = [f"{enumeration([str(p) for p in periods])} px {upper}{lower}" for (upper, lower), periods in groups.items()]
+    return (
+        "On the way down from the score each period is written by the layers between two stages: "
+        f"{'; '.join(said)}. A stage closer to the image may even it out again."
+    )
+
+
+def _control(run: Run, model: str) -> str:
+    parts = []
+    for kind in KINDS:
+        found = run.found(model, "image", kind)
+        rows = [run.contrast(model, "image", p, kind) for p in (found or run.periods(model))]
+        rows = [row for row in rows if not np.isnan(row["value"])]
+        if not rows:
+            continue
+        top = max(rows, key=lambda row: row["value"])
+        name = "sign" if kind == "signed" else "energy"
+        held = f"a lattice of {name} at {enumeration([str(p) for p in found])} px" if found else f"no lattice of {name}"
+        parts.append(f"{held} (at most {number(top['value'])} dB, at {int(top['period'])} px, {p_phrase(top['p'])})")
+    if not parts:
+        return "They are too small for these periods."
+    return f"Measured the same way, at the size the network sees, they hold {' and '.join(parts)}."
+
+
+def _images(run: Run) -> str:
+    return f"{len(run.images)} photograph{'s' if len(run.images) != 1 else ''}"
+
+
+def _picture(run: Run, model: str) -> bytes:
+    """One photograph, its gradient, a corner of it in whole pixels, and the mean spectrum."""
+    image, gradient = (run.array(model, name)[0] for name in ("images", "gradients"))
+    flat = gradient.sum(0)
+    flat = flat / max(float(np.sqrt(np.mean(flat**2))), 1e-30)
+    power = run.array(model, "power")
+    figure, axes = figures.new_figure(6.7, 2.05, 1, 4, width_ratios=[1, 1, 1, 1.12])
+    ax = axes[0]
+    figures.draw_picture(ax[0], image, title=_short(run.images[0]))
+    figures.draw_gradient(ax[1], flat, scale=4, title="input gradient")
+    side = min(32, *flat.shape)
+    top, left = ((extent - side) // 2 for extent in flat.shape)
+    figures.draw_gradient(ax[2], flat[top : top + side, left : left + side], scale=4, title=f"its central {side} px")
+    low, high = decibel_range(power)
+    finding = run.headline(model)
+    marks = {finding.period: figures.SERIES[0]} if finding.significant else {}
+    figures.draw_spectrum(ax[3], power, low=low, high=high, marks=marks, title="mean spectrum")
+    ax[3].set_yticks([])
+    return figures.svg(figure)
+
+
+def _figure(run: Run, model: str, path: str) -> Block:
+    finding = run.headline(model)
+    ringed = f"; the lattice of {finding.period} px is ringed" if finding.significant else ""
+    n = int(run.contrast(model, "input-gradient", finding.period, finding.kind)["n"])
+    return picture(
+        path,
+        alt=f"A photograph, the input gradient of {model}, its centre enlarged, and the mean gradient spectrum{ringed}",
+        caption=[
+            f"The gradient of the score, summed over colours, in units of its own rms from \u22124 (blue) to 4 (red); every "
+            f"pixel is drawn as a whole square. Right: mean power spectrum over n = {n} images, DC in the middle{ringed}."
+        ],
+    )
+
+
+def decibel_range(*powers: np.ndarray) -> tuple[float, float]:
+    """A range in dB that shows all of `powers` but their outliers."""
+    levels = 10 * np.log10(np.concatenate([p.ravel() for p in powers]) + 1e-12)
+    return float(np.quantile(levels, 0.01)), float(np.quantile(levels, 0.999))
+
+
+def _short(name: str, room: int = 22) -> str:
+    return name if len(name) <= room else f"{name[: room - 1]}…"
+
+
+def conclusion(run: Run, model: str) -> str:
+    """The answer as one line of plain text, for the terminal."""
+    return "".join(part["text"] for part in _verdict(run, model))
+
+
+def explained() -> Block:
+    """What the two families see."""
+    return paragraph(
+        strong("Two families. "),
+        "A signed measure sees a pattern that repeats with its sign; an envelope or phase measure sees energy that is "
+        "placed unevenly while its sign is random, which is what a strided layer does to a gradient. Neither sees what "
+        "the other does, so both are given.",
+    )

@@ -1,0 +1,66 @@
+"""The control: the same measures of the photographs themselves, and the difference between two models."""
+
+from gradlens import figures
+from gradlens.compare import contrast
+from gradlens.report.document import Block, heading, paragraph, picture, table
+from gradlens.report.run import KINDS, Run, is_found, number, span
+
+
+def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
+    path = "figures/control.svg"
+    blocks: list[Block] = [
+        heading("The control"),
+        paragraph(
+            "A lattice in the photographs (JPEG blocks, resizing) would reach the gradient. They are measured as the network "
+            "sees them, after resizing and cropping."
+        ),
+        picture(
+            path,
+            alt="Contrast of each period in the gradients and in the photographs, signed and envelope",
+            caption=[
+                f"Mean contrast over n = {len(run.images)} images with 95 % bootstrap intervals; filled where p is at most "
+                "0.01 and the contrast above 0. Compare points of one period; contrasts of two periods have no common scale."
+            ],
+        ),
+    ]
+    if len(run.names) > 1:
+        blocks.append(_differences(run))
+    return blocks, {path: _figure(run)}
+
+
+def _figure(run: Run) -> bytes:
+    periods = sorted({p for model in run.names for p in run.periods(model)})
+    figure, axes = figures.new_figure(6.7, 2.5, 1, 2)
+    several = len(run.names) > 1
+    for ax, kind in zip(axes[0], KINDS, strict=True):
+        series = {}
+        for model in run.names:
+            for subject, word in (("input-gradient", "gradient"), ("image", "photographs")):
+                label = f"{word}, {model}" if several else word
+                series[label] = [_point(run, model, subject, p, kind) for p in periods]
+        figures.draw_contrasts(ax, periods, series, f"{kind} contrast")
+    axes[0, 1].set_ylabel("")
+    axes[0, 0].legend()
+    return figures.svg(figure)
+
+
+def _point(run: Run, model: str, subject: str, period: int, kind: str) -> tuple[float, float, float, bool]:
+    if period not in run.periods(model):
+        return float("nan"), float("nan"), float("nan"), False
+    row = run.contrast(model, subject, period, kind)
+    return row["value"], row["low"], row["high"], bool(is_found(row))
+
+
+def _differences(run: Run) -> Block:
+    t = run.results.table
+    t = t[(t["subject"] == "input-gradient") & (t["metric"] == "lattice_contrast")]
+    first, second = (t[t["model"] == name] for name in run.names[:2])
+    rows = [
+        [str(int(row["period"])), row["kind"], number(row["value"]), span(row), str(int(row["n"]))]
+        for _, row in contrast(first, second).iterrows()
+    ]
+    return table(
+        {"period, px": "right", "family": "left", "difference, dB": "right", "95 % interval": "left", "n": "right"},
+        rows,
+        caption=[f"Contrast of the input gradient: {run.names[0]} minus {run.names[1]}, image by image."],
+    )

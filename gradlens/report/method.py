@@ -1,0 +1,75 @@
+"""How it was measured: definitions, versions, weights and their hash, preprocessing, seed and the command."""
+
+from gradlens.report.document import Block, code, heading, link, listing, paragraph, strong, table
+from gradlens.report.run import Run
+
+DISTILL = "https://doi.org/10.23915/distill.00003"
+
+
+def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
+    manifest = run.results.manifest
+    blocks: list[Block] = [
+        heading("How it was measured"),
+        paragraph(
+            "The score is the largest logit of each image, or a critic's output; its gradient with respect to the image in "
+            "[0, 1] is taken in eval mode and measured as it is: signed, not resized, not clipped."
+        ),
+        paragraph(
+            strong("Contrast. "),
+            "Welch periodograms (periodic Hann, half overlap, window mean removed, float64, summed over colours). The excess of "
+            "a bin is its log power minus a quadratic fitted to the ring around it; the contrast is the mean excess of the "
+            "harmonics that no smaller divisor of T has, minus the mean excess of like bins away from the lattice, whose "
+            "resampled means give p. A set's p is Fisher's over images, adjusted over periods by Benjamini and Hochberg.",
+        ),
+        paragraph(
+            strong("Envelope. "),
+            "Energy summed over colours, divided by its mean over the surrounding square of at least 16 px. ",
+            strong("Imbalance. "),
+            "The unbiased coefficient of variation over images of the energy of the T x T pixel positions. ",
+            strong("Intervals. "),
+            "Expanded percentile bootstrap over images (Hesterberg 2015); with few images they are about the range.",
+        ),
+        paragraph("The question and the mechanism are those of ", link("Odena, Dumoulin and Olah 2016", DISTILL), "."),
+        heading("Models", 2),
+    ]
+    for model in run.models:
+        size = " x ".join(map(str, model["input_size"]))
+        blocks.append(
+            table(
+                {"": "left", model["name"]: "left"},
+                [
+                    ["weights", model["weights"]],
+                    ["SHA-256", model["sha256"]],
+                    ["input", f"{size}, {model['interpolation']} resize, centre crop {model['crop_pct']:g}"],
+                    ["normalisation", f"mean {_list(model['mean'])}, std {_list(model['std'])}"],
+                    ["stages", ", ".join(f"{s['layer']} ({max(s['size'])} px)" for s in model["stages"]) or "none"],
+                ],
+                caption=[f"{model['name']} is a {model['role']}."],
+                stretch=model["name"],
+            )
+        )
+    versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+    commit = f", commit {manifest['commit'][:12]}" if manifest.get("commit") else ""
+    blocks += [
+        heading("Images", 2),
+        paragraph(*_names(run.images)),
+        heading("Run", 2),
+        listing(manifest["command"]),
+        paragraph(
+            f"{versions}, Python {manifest['python']} on {manifest['platform']}{commit}; device {manifest['device']}, "
+            f"{manifest['dtype']}, seed {manifest['seed']}."
+        ),
+    ]
+    return blocks, {}
+
+
+def _list(values: list[float]) -> str:
+    return " ".join(f"{v:g}" for v in values)
+
+
+def _names(names: list[str], room: int = 40) -> list:
+    """The images by name; beyond `room` only their number."""
+    parts: list = [f"{len(names)} images: "]
+    for number, name in enumerate(names[:room]):
+        parts += [", " if number else "", code(name)]
+    return [*parts, "." if len(names) <= room else f" and {len(names) - room} more, listed in manifest.json."]

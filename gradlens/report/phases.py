@@ -1,0 +1,51 @@
+"""How the energy lies on the T x T sampling phases, gradient above, photographs below."""
+
+import numpy as np
+
+from gradlens import figures
+from gradlens.report.document import Block, heading, picture
+from gradlens.report.run import Run, number
+
+
+def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
+    blocks: list[Block] = [heading("Who gets the gradient")]
+    drawn: dict[str, bytes] = {}
+    for index, model in enumerate(run.names):
+        periods = [p for p in run.periods(model) if np.isfinite(run.array(model, f"energy/{p}")).all()]
+        if not periods:
+            continue
+        path = f"figures/phases-{index}.svg"
+        drawn[path] = _figure(run, model, periods)
+        said = [
+            f"T = {p}: {number(run.row(model, 'input-gradient', p, 'set_imbalance', 'phase')['value'], 2)} "
+            f"({number(run.row(model, 'image', p, 'set_imbalance', 'phase')['value'], 2)})"
+            for p in periods
+        ]
+        blocks.append(
+            picture(
+                path,
+                alt=f"Phase energies of the input gradients of {model} and of the photographs for periods {periods}",
+                caption=[
+                    f"{model}. Mean energy of each of the T x T pixel positions relative to its neighbourhood (1 is even), "
+                    f"n = {len(run.images)} images; a column has one scale. Imbalance of the gradients (of the photographs): "
+                    f"{'; '.join(said)}."
+                ],
+            )
+        )
+    return blocks, drawn
+
+
+def _figure(run: Run, model: str, periods: list[int]) -> bytes:
+    count = len(periods)
+    figure, axes = figures.new_figure(6.7, 0.65 + 2 * 6.7 / max(count, 4) * 0.86, 2, max(count, 4))
+    for column in range(count, max(count, 4)):
+        for ax in axes[:, column]:
+            ax.set_axis_off()
+    for column, period in enumerate(periods):
+        energies = [run.array(model, f"{prefix}energy/{period}") for prefix in ("", "control_")]
+        top = float(max(e.max() for e in energies))
+        for row, (energy, of) in enumerate(zip(energies, ("gradient", "photographs"), strict=True)):
+            drawn = figures.draw_phases(axes[row, column], energy, top=top, title=f"{of}, T = {period}")
+        place = {"location": "bottom", "shrink": 0.9, "aspect": 18, "pad": 0.03}
+        figures.add_scale(figure, drawn, axes[:, column], "energy" if column == 0 else "", **place)
+    return figures.svg(figure)

@@ -1,0 +1,148 @@
+"""A saved run as its report sees it: rows and arrays by model, the finding in front, numbers as they are printed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlens.compare import SIGNIFICANCE
+from gradlens.results import Results
+
+KINDS = ("signed", "envelope")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The strongest lattice of a gradient: its period and the family that sees it."""
+
+    period: int
+    kind: str
+    significant: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """The results of one `analyze`, with questions that the sections ask of them."""
+
+    results: Results
+
+    @cached_property
+    def models(self) -> list[dict[str, Any]]:
+        """What the manifest says of each model, in the order of the command."""
+        return list(self.results.manifest["models"])
+
+    @property
+    def names(self) -> list[str]:
+        return [model["name"] for model in self.models]
+
+    @property
+    def images(self) -> list[str]:
+        return list(self.results.manifest["images"])
+
+    def periods(self, model: str) -> list[int]:
+        """The periods measured in a model's input gradient, rising."""
+        table = self.set_rows(model, "input-gradient")
+        return sorted({int(p) for p in table["period"]})
+
+    def set_rows(self, model: str, subject: str, layer: str = "") -> pd.DataFrame:
+        """The rows of a whole set of images."""
+        t = self.results.table
+        return t[(t["model"] == model) & (t["subject"] == subject) & (t["layer"] == layer) & (t["image"] == "")]
+
+    def row(self, model: str, subject: str, period: int, metric: str, kind: str, layer: str = "") -> pd.Series:
+        """The one row of a whole set."""
+        rows = self.set_rows(model, subject, layer)
+        rows = rows[(rows["period"] == period) & (rows["metric"] == metric) & (rows["kind"] == kind)]
+        return rows.iloc[0]
+
+    def contrast(self, model: str, subject: str, period: int, kind: str, layer: str = "") -> pd.Series:
+        return self.row(model, subject, period, "lattice_contrast", kind, layer)
+
+    def found(self, model: str, subject: str, kind: str, layer: str = "") -> list[int]:
+        """The periods with a lattice at the level of significance."""
+        rows = self.set_rows(model, subject, layer)
+        rows = rows[(rows["metric"] == "lattice_contrast") & (rows["kind"] == kind)]
+        return sorted(int(p) for p in rows["period"][is_found(rows)])
+
+    def headline(self, model: str) -> Finding:
+        """The lattice with the highest contrast among the significant ones, else among all."""
+        rows = self.set_rows(model, "input-gradient")
+        rows = rows[(rows["metric"] == "lattice_contrast") & rows["value"].notna()]
+        if rows.empty:
+            return Finding(self.periods(model)[0], "signed", significant=False)
+        significant = rows[is_found(rows)]
+        best = (significant if len(significant) else rows).sort_values("value", kind="stable").iloc[-1]
+        return Finding(int(best["period"]), str(best["kind"]), significant=len(significant) > 0)
+
+    def stages(self, model: str) -> list[dict[str, Any]]:
+        """The stages of a model that were measured, from coarse to fine, then the image itself (layer "")."""
+        entry = next(m for m in self.models if m["name"] == model)
+        inner = [s for s in reversed(entry["stages"]) if len(self.set_rows(model, "layer-gradient", s["layer"]))]
+        size = entry["input_size"][1:]
+        return [*inner, {"layer": "", "size": size, "stride": [1] * len(size)}]
+
+    def at_stage(self, model: str, stage: dict[str, Any], period: int, kind: str) -> pd.Series | None:
+        """The contrast at a stage of a period in input pixels; None where the stage cannot hold or measure it."""
+        stride = stage["stride"][0]
+        if period % stride or period <= stride:
+            return None
+        subject = "layer-gradient" if stage["layer"] else "input-gradient"
+        row = self.contrast(model, subject, period // stride, kind, stage["layer"])
+        return None if np.isnan(row["value"]) else row
+
+    def birth(self, model: str, period: int) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+        """The first stage on the way down that carries a period, and the measured stage above it; None if none does."""
+        above = None
+        for stage in self.stages(model):
+            rows = [self.at_stage(model, stage, period, kind) for kind in KINDS]
+            if any(row is not None and bool(is_found(row)) for row in rows):
+                return stage, above
+            above = stage
+        return None
+
+    def array(self, model: str, name: str) -> np.ndarray:
+        return self.results.arrays[f"{self.names.index(model)}/{name}"]
+
+
+def is_found(rows: Any) -> Any:
+    """Whether a contrast row (or each of several) is a lattice: above 0 with p at most 0.01."""
+    return (rows["p"] <= SIGNIFICANCE) & (rows["value"] > 0)
+
+
+def number(value: float, digits: int = 1) -> str:
+    """A value as it is printed, with a real minus sign; a dash where there is none."""
+    if np.isnan(value):
+        return "–"
+    if np.isinf(value):
+        return "∞"
+    text = f"{value:.{digits}f}"
+    return (text[1:] if float(text) == 0 and text.startswith("-") else text).replace("-", "\u2212")
+
+
+def share(value: float) -> str:
+    """A share as a percentage."""
+    return f"{number(100 * value, 2)} %" if not np.isnan(value) else "–"
+
+
+def probability(value: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
+
+
+def p_phrase(value: float) -> str:
+    text = probability(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def span(row: pd.Series, digits: int = 1) -> str:
+    """The interval of a row."""
+    return f"{number(row['low'], digits)} to {number(row['high'], digits)}"
+
+
+def enumeration(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

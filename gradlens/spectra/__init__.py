@@ -1,0 +1,53 @@
+"""Measures of checkerboards in any `[N C *spatial]` tensor: pure torch, differentiable, one value an image.
+
+Two families, to be read together: *signed* measures see a pattern that repeats with its sign, *envelope* and *phase*
+measures see energy that is placed unevenly while its sign is random, as a strided layer does to a gradient.
+"""
+
+from gradlens.spectra.lattice import lattice_share, lattice_share_floor, notch
+from gradlens.spectra.losses import lattice_loss, spectrum_distance
+from gradlens.spectra.phases import (
+    phase_energy,
+    phase_imbalance,
+    phase_imbalance_floor,
+    phase_ratio,
+    set_imbalance,
+    set_imbalance_test,
+)
+from gradlens.spectra.power import power_spectrum
+from gradlens.spectra.radial import RadialProfile, radial_profile
+from gradlens.spectra.significance import (
+    LatticeTest,
+    lattice_contrast,
+    lattice_lines,
+    lattice_map,
+    lattice_test,
+    lattice_tests,
+)
+from gradlens.spectra.statistics import LatticeStatistics, joined, lattice_statistics
+
+__all__ = [
+    "LatticeStatistics",
+    "LatticeTest",
+    "RadialProfile",
+    "joined",
+    "lattice_contrast",
+    "lattice_lines",
+    "lattice_loss",
+    "lattice_map",
+    "lattice_share",
+    "lattice_share_floor",
+    "lattice_statistics",
+    "lattice_test",
+    "lattice_tests",
+    "notch",
+    "phase_energy",
+    "phase_imbalance",
+    "phase_imbalance_floor",
+    "phase_ratio",
+    "power_spectrum",
+    "radial_profile",
+    "set_imbalance",
+    "set_imbalance_test",
+    "spectrum_distance",
+]

@@ -1,0 +1,137 @@
+"""How much of a signal is a lattice: the energy at the frequencies (k/T, l/T), without any transform.
+
+The part of a signal that repeats with period T is its mean over each of the T x T sampling phases, so
+
+    share = variance of the phase means / total variance.
+
+Source: Parseval's theorem; ours as a measure.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from gradlens.spectra.envelope import Kind, seen
+from gradlens.spectra.grid import new_harmonics
+from gradlens.spectra.signal import Period, as_signal, at_home, centred, periods_of
+
+
+def lattice_share(x: Tensor, period: Period, *, kind: Kind = "signed", new: bool = False) -> Tensor:
+    """Energy on the lattice of a period over all energy, both without DC.
+
+    Range: [0, 1]; white noise reads `lattice_share_floor`, a constant image 0. The share of 4 contains that of 2.
+    Blind to: `signed`, energy placed unevenly with random sign; `envelope`, a checkerboard of sign alone; both, a
+        lattice whose sign or place wanders over the image.
+
+    Args:
+        x: `[N C *spatial]`, floating point, any unit; cut at the end to whole periods.
+        period: T in pixels, one for all axes or one for each.
+        kind: `"signed"` or `"envelope"`.
+        new: count only the harmonics that no smaller divisor of T has.
+
+    Returns:
+        `[N]`; NaN where the image holds fewer than two periods. Differentiable.
+
+    Raises:
+        TypeError, ValueError: `x` is no finite `[N C *spatial]`; `period` or `kind` is out of range.
+
+    Source: Parseval's theorem.
+
+    Example:
+        >>> sign = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4).view(1, 1, 8, 8)
+        >>> lattice_share(sign, 2).item()
+        1.0
+    """
+    signal = as_signal(x)
+    periods = periods_of(period, signal.ndim - 2)
+    if any(extent < 2 * p for extent, p in zip(signal.shape[2:], periods, strict=True)):
+        return at_home(signal.new_full((len(signal),), float("nan")), x)
+    on, total = lattice_energy(seen(signal, kind, periods), periods, new=new)
+    empty = total == 0
+    return at_home(torch.where(empty, 0.0, on / torch.where(empty, 1.0, total)), x)
+
+
+def lattice_share_floor(size: Sequence[int], period: Period, *, new: bool = False) -> float:
+    """The share that white noise of `size` (spatial, in pixels) has on average: its part of the frequencies.
+
+    Range: [0, 1]. Source: (T^2 - 1) / (H W - 1), the number of harmonics over that of frequencies, both without DC.
+
+    Example:
+        >>> round(lattice_share_floor((32, 32), 2), 4)
+        0.0029
+    """
+    periods = periods_of(period, len(size))
+    whole = prod(extent // p * p for extent, p in zip(size, periods, strict=True))
+    if whole < 2:
+        return float("nan")
+    return (len(new_harmonics(periods)) if new else prod(periods) - 1) / (whole - 1)
+
+
+def lattice_energy(x: Tensor, periods: tuple[int, ...], *, new: bool) -> tuple[Tensor, Tensor]:
+    """Mean square per pixel on the lattice and in all, without DC, summed over channels: `[N]`, `[N]`."""
+    axes = tuple(range(2, x.ndim))
+    for axis, period in enumerate(periods, start=2):
+        x = x.narrow(axis, 0, x.shape[axis] // period * period)
+    x = centred(x, axes)
+    repeat = phase_blocks(x, periods).mean(tuple(range(2, 2 + len(periods))))  # [N C *T]
+    total = x.square().mean(axes).sum(1)
+    if not new:
+        return repeat.square().mean(axes).sum(1), total
+    spectrum = torch.fft.fftn(repeat, dim=axes, norm="forward")
+    mask = torch.zeros(periods, dtype=torch.bool, device=x.device)
+    for k in new_harmonics(periods):
+        mask[k] = True
+    return (spectrum.real.square() + spectrum.imag.square())[:, :, mask].sum((1, 2)), total
+
+
+def phase_blocks(x: Tensor, periods: tuple[int, ...]) -> Tensor:
+    """`[N C *spatial]` as blocks of one period: `[N C *(S // T) *T]`; a rest is left out."""
+    for axis, period in enumerate(periods):
+        x = x.unfold(2 + axis, period, period)
+    return x
+
+
+def notch(x: Tensor, periods: Sequence[Period] | int) -> Tensor:
+    """`x` without the parts that repeat with `periods`; what is left has lattice share 0, its mean is kept.
+
+    Range: that of `x`, up to the removed part.
+    Blind to: a lattice that wanders over the image; only what repeats over all of it is removed.
+
+    Args:
+        x: `[N C *spatial]`, floating point, any unit.
+        periods: one period or several; a period that divides another is removed with it.
+
+    Returns:
+        Like `x`, same dtype. Exact for one period at any size, and for several where the sides are multiples of all.
+        Differentiable.
+
+    Raises:
+        TypeError, ValueError: `x` is no finite `[N C *spatial]`; a period is out of range.
+
+    Source: the projection of `lattice_share`.
+
+    Example:
+        >>> sign = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4).view(1, 1, 8, 8)
+        >>> notch(0.5 + sign, 2).unique().tolist()
+        [0.5]
+    """
+    signal = as_signal(x)
+    for period in [periods] if isinstance(periods, int) else periods:
+        signal = signal - _repeating(signal, periods_of(period, signal.ndim - 2))
+    return signal.to(x.device, x.dtype)
+
+
+def _repeating(x: Tensor, periods: tuple[int, ...]) -> Tensor:
+    """The part of `x` that repeats with `periods`, without its mean over the image."""
+    mean = x
+    for axis, period in enumerate(periods, start=2):
+        extent = x.shape[axis]
+        phase = torch.arange(extent, device=x.device) % period
+        count = phase.bincount(minlength=period).to(x).clamp(min=1).view(-1, *[1] * (x.ndim - 1 - axis))
+        shape = list(mean.shape)
+        shape[axis] = period
+        mean = x.new_zeros(shape).index_add(axis, phase, mean) / count
+        mean = mean.index_select(axis, phase)
+    return mean - x.mean(tuple(range(2, x.ndim)), keepdim=True)

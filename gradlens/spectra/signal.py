@@ -1,0 +1,83 @@
+"""What every measure does first: check its tensor, bring it to float64 and to unit scale.
+
+A signal is `[N C *spatial]` with one, two or three spatial axes. Each image is scaled by a power of two, which is
+exact, so that squares neither overflow nor vanish: all the measures are free of scale.
+"""
+
+import warnings
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+Period = int | Sequence[int]
+
+WITHOUT_FLOAT64 = frozenset({"mps"})
+
+
+@cache
+def _say_fallback(device: str) -> None:
+    warnings.warn(f"{device} has no float64: gradlens.spectra computes on the CPU", stacklevel=4)
+
+
+def as_signal(x: Tensor, *, name: str = "x") -> Tensor:
+    """`x` checked and in float64, on its own device or, where that has no float64, on the CPU.
+
+    Raises:
+        TypeError: `x` is no floating-point tensor.
+        ValueError: `x` is not `[N C *spatial]` with 1 to 3 spatial axes, is empty, or holds NaN or infinity.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: must be a torch.Tensor, got {type(x).__name__}; torch.as_tensor converts an array")
+    if not x.is_floating_point():
+        raise TypeError(f"{name}: must be floating point, got {x.dtype}; uint8 images become x / 255")
+    if not 3 <= x.ndim <= 5 or 0 in x.shape[1:]:
+        raise ValueError(f"{name}: must be [N C *spatial] with 1 to 3 spatial axes, none empty, got {list(x.shape)}")
+    finite = x.detach().isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise ValueError(f"{name}: image {int((~finite).nonzero()[0])} holds NaN or infinity")
+    if x.device.type in WITHOUT_FLOAT64:
+        _say_fallback(x.device.type)
+        x = x.cpu()
+    return x.double()
+
+
+def unit_scale(x: Tensor) -> Tensor:
+    """`x` with each image multiplied by the power of two that brings its largest magnitude into [0.5, 1)."""
+    if x.shape[0] == 0:
+        return x
+    largest = x.detach().abs().flatten(1).amax(1)
+    exponent = torch.frexp(largest).exponent.clamp(-1000, 1000).double()
+    return x * torch.exp2(-exponent).view(-1, *[1] * (x.ndim - 1))
+
+
+def centred(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """`x` minus its mean over `axes`; exactly zero where `x` is constant, which a mean alone is not after rounding."""
+    first = x
+    for axis in axes:
+        first = first.narrow(axis, 0, 1)
+    x = x - first
+    return x - x.mean(axes, keepdim=True)
+
+
+def at_home(value: Tensor, x: Tensor) -> Tensor:
+    """`value` on the device of `x`, in float64 or, where that device has none, float32."""
+    return value.to(x.device, torch.float32 if x.device.type in WITHOUT_FLOAT64 else value.dtype)
+
+
+def periods_of(period: Period, dimensions: int) -> tuple[int, ...]:
+    """One period for each spatial axis.
+
+    Raises:
+        TypeError: a period is not an integer.
+        ValueError: a period is below 1, none is above 1, or their number is not that of the spatial axes.
+    """
+    periods = (period,) * dimensions if isinstance(period, int) else tuple(period)
+    if any(isinstance(p, bool) or not isinstance(p, int) for p in periods):
+        raise TypeError(f"period: must be an integer or one integer for each spatial axis, got {period!r}")
+    if len(periods) != dimensions:
+        raise ValueError(f"period: needs one number for each of {dimensions} spatial axes, got {period!r}")
+    if min(periods) < 1 or max(periods) < 2:
+        raise ValueError(f"period: must be at least 2 pixels (1 for an axis that is not tested), got {period!r}")
+    return periods
