@@ -8,12 +8,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from gradlens.console import application, progress, run, say, with_config_file
+from gradlens.console import application, progress, run, say
 from gradlens.results import Results, check_free, circumstances, new_run, run_folder
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from gradlens.models import Model
 
 PURPOSE = "How much of a network's input gradient is checkerboard: a table, figures and a PDF."
-NOT_IN_COMMAND = ("out", "force", "json")
+NOT_IN_COMMAND = ("out", "force", "json", "config")
 
 
 @Parameter(name="*")
@@ -35,7 +36,9 @@ class Config:
         str, Parameter(help="Bundled name (gradlens ls models), timm name, checkpoint, or package.module:factory.")
     ] = "resnet18_half"
     _: KW_ONLY
-    images: Annotated[Path | None, Parameter(help="A picture or a folder of them; the sample photographs unless given.")] = None
+    images: Annotated[
+        Path | None, Parameter(help="A picture or a folder of them; the sample photographs unless given.")
+    ] = None
     out: Annotated[Path | None, Parameter(help="Folder of this run; runs/analyze-N unless given.")] = None
     force: Annotated[bool, Parameter(help="Replace what is in --out, once the new run is complete.")] = False
     weights: Annotated[str, Parameter(help="'pretrained', 'random', or a safetensors or pickle file.")] = "pretrained"
@@ -43,23 +46,31 @@ class Config:
     model_args: Annotated[
         dict[str, int | float | bool | str], Parameter(help="For timm or the factory: --model-args.pad_type same.")
     ] = field(default_factory=dict)
-    input_size: Annotated[
-        tuple[int, int, int] | None, Parameter(help="C H W of one image; needed for a factory.")
+    input_size: Annotated[tuple[int, int, int] | None, Parameter(help="C H W of one image; needed for a factory.")] = (
+        None
+    )
+    mean: Annotated[
+        tuple[float, ...] | None, Parameter(help="Per channel, instead of the network's.", consume_multiple=True)
     ] = None
-    mean: Annotated[tuple[float, ...] | None, Parameter(help="Per channel, instead of the network's.", consume_multiple=True)] = None
-    std: Annotated[tuple[float, ...] | None, Parameter(help="Per channel, instead of the network's.", consume_multiple=True)] = None
+    std: Annotated[
+        tuple[float, ...] | None, Parameter(help="Per channel, instead of the network's.", consume_multiple=True)
+    ] = None
     drop_first: Annotated[int, Parameter(help="Leave out so many leading logits, such as a background class.")] = 0
     against: Annotated[
         str | None, Parameter(help="Second model in the same report: a name, or a weights file for the same network.")
     ] = None
     periods: Annotated[
-        tuple[int, ...] | None, Parameter(help="In pixels; those of the network's strides unless given.", consume_multiple=True)
+        tuple[int, ...] | None,
+        Parameter(help="In pixels; those of the network's strides unless given.", consume_multiple=True),
     ] = None
     window: Annotated[int, Parameter(help="Side of the Welch windows in pixels.")] = 32
     batch_size: Annotated[int, Parameter(help="Images at once.")] = 16
     limit: Annotated[int | None, Parameter(help="Use only so many images.")] = None
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps.")] = "cpu"
-    dtype: Annotated[Literal["float32", "float64", "bfloat16", "float16"], Parameter(help="The network runs in it.")] = "float32"
+    dtype: Annotated[
+        Literal["float32", "float64", "bfloat16", "float16"], Parameter(help="The network runs in it.")
+    ] = "float32"
+    config: Annotated[Path | None, Parameter(help="TOML file that holds what flags hold; flags win.")] = None
     json: Annotated[bool, Parameter(help="Print one JSON object instead of the table.")] = False
 
 
@@ -87,7 +98,7 @@ def measure_models(config: Config) -> Results:
     import pandas as pd
     import torch
 
-    from gradlens import gradients, models, probes
+    from gradlens import gradients, probes
     from gradlens.images import photographs
 
     found = photographs(config.images, limit=config.limit)
@@ -129,7 +140,7 @@ def _models(config: Config) -> "list[Model]":
         return [first]
     second = models.load_against(config.against, config.model, **options)
     if first.info.name == second.info.name:
-        for model, mark in ((first, "a"), (second, "b")):
+        for model in (first, second):
             words = model.info.weights.removeprefix("file ").split(",")[0]
             models.renamed(model, f"{model.info.name} ({words})")
         if first.info.name == second.info.name:
@@ -260,24 +271,20 @@ def _plain(config: Config) -> dict[str, Any]:
 def short_table(folder: Path) -> str:
     """The run's answer and one line a period, for the terminal."""
     from gradlens.report.answer import conclusion
-    from gradlens.report.run import Run, is_found, number, probability
+    from gradlens.report.run import KINDS, SIGNIFICANCE, Run, number
 
     told = Run(Results.read(folder))
     lines = []
     for model in told.names:
-        lines += [conclusion(told, model), "", f"{'period':>6}  {'signed':>16}  {'envelope':>16}  {'max / min':>9}  {'photographs':>12}"]
+        lines += [conclusion(told, model), ""]
+        lines += [f"{'period':>6}  {'signed':>12}  {'envelope':>12}  {'max / min':>9}  {'photographs':>12}"]
         for period in told.periods(model):
-            signed, envelope = (told.contrast(model, "input-gradient", period, kind) for kind in ("signed", "envelope"))
-            cells = [
-                f"{number(row['value'])} dB {'*' if is_found(row) else ' '}" if row["value"] == row["value"] else "too small"
-                for row in (signed, envelope)
-            ]
-            ratio = told.row(model, "input-gradient", period, "phase_ratio", "phase")["value"]
-            control = told.contrast(model, "image", period, "signed")["value"]
-            lines.append(f"{period:>6}  {cells[0]:>16}  {cells[1]:>16}  {number(ratio):>9}  {number(control):>9} dB")
-        best = told.headline(model)
-        p = told.contrast(model, "input-gradient", best.period, best.kind)["p"]
-        lines += [f"* p at most 0.01 over {len(told.images)} images (strongest: p {probability(p)})", ""]
+            rows = [told.contrast(model, "input-gradient", period, kind) for kind in KINDS]
+            cells = ["too small" if isnan(r.value) else f"{number(r.value)} dB {'*' if r.found else ' '}" for r in rows]
+            ratio = told.row(model, "input-gradient", period, "phase_ratio", "phase").value
+            control = told.contrast(model, "image", period, "signed").value
+            lines += [f"{period:>6}  {cells[0]:>12}  {cells[1]:>12}  {number(ratio):>9}  {number(control):>9} dB"]
+        lines += [f"* p at most {SIGNIFICANCE}, joint over {len(told.images)} images, adjusted over the periods", ""]
     return "\n".join(lines)
 
 
@@ -285,7 +292,7 @@ def finish(folder: Path, *, as_json: bool) -> None:
     """Print what a run found: data on stdout, the path of the PDF on stderr."""
     results = Results.read(folder)
     if as_json:
-        table = json.loads(results.table.to_json(orient="records", double_precision=10))
+        table = json.loads(results.table.to_json(orient="records", double_precision=10) or "[]")
         print(json.dumps({"out": str(folder), "table": table, "manifest": results.manifest}, ensure_ascii=False))
         return
     print(short_table(folder))
@@ -298,7 +305,7 @@ def build_app(name: str = "gradlens analyze") -> App:
     app = application(name, PURPOSE)
 
     @app.default
-    def launch(config: Config = Config()) -> int:  # noqa: B008  (frozen)
+    def launch(config: Config = Config()) -> int:
         finish(analyze(config), as_json=config.json)
         return 0
 
@@ -306,4 +313,4 @@ def build_app(name: str = "gradlens analyze") -> App:
 
 
 if __name__ == "__main__":
-    run(with_config_file(build_app("python -m gradlens.analyze")))
+    run(build_app("python -m gradlens.analyze"))

@@ -65,13 +65,17 @@ def contrast(table: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     both = table[table["image"] != ""].merge(baseline[baseline["image"] != ""], on=keys, suffixes=("", "_baseline"))
     both["difference"] = both["value"] - both["value_baseline"]
     rows = []
-    for key, group in both.groupby(["model", "model_baseline", *(k for k in keys if k != "image")], sort=False):
-        first, second, subject, layer, period, kind, metric, unit = key
-        low, high = interval(group["difference"].to_numpy())
+    group_keys = ["model", "model_baseline", *(k for k in keys if k != "image")]
+    for _, group in both.groupby(group_keys, sort=False):
+        first = group.to_dict("records")[0]
+        difference = group["difference"].to_numpy(float)
+        low, high = interval(difference)
         rows.append(
-            _row(period, kind, metric, group["difference"].mean(), unit, n=len(group), low=low, high=high)
-            | {"model": f"{first} - {second}", "subject": subject, "layer": layer}
-        )
+            _row(first["period"], first["kind"], first["metric"], difference.mean(), first["unit"],
+                 n=len(group), low=low, high=high)
+            | {"model": f"{first['model']} - {first['model_baseline']}"}
+            | {"subject": first["subject"], "layer": first["layer"]}
+        )  # fmt: skip
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
 
 
@@ -96,7 +100,7 @@ def _set_rows(statistics: LatticeStatistics, period: int) -> list[dict]:
     for kind in ("signed", "envelope"):
         values, p_values = (field[kind, period].numpy() for field in (statistics.contrast, statistics.p_value))
         low, high = interval(values)
-        joint = float(stats.combine_pvalues(p_values).pvalue) if not np.isnan(p_values).any() else float("nan")
+        joint = float(stats.combine_pvalues(p_values)[1]) if not np.isnan(p_values).any() else float("nan")
         rows.append(_row(period, kind, "lattice_contrast", values.mean(), "dB", n=n, low=low, high=high, p=joint))
         share = statistics.share[kind, period].numpy()
         low, high = interval(share)

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from tomllib import TOMLDecodeError
+from typing import Any, Protocol
 
-from cyclopts import App, Parameter
+from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Toml
 
 import gradlens
@@ -31,25 +32,28 @@ def say(line: str) -> None:
 
 def application(name: str, purpose: str) -> App:
     """A cyclopts application with the house's settings."""
-    return App(name=name, help=purpose, version=gradlens.__version__, default_parameter=BARE, result_action="return_value")
+    return App(
+        name=name,
+        help=purpose,
+        version=gradlens.__version__,
+        default_parameter=BARE,
+        config=config_file,
+        result_action="return_value",
+    )
 
 
-def with_config_file(app: App) -> App:
-    """`app` with `--config FILE`: a TOML file whose keys are the flags; an unknown key is an error."""
-
-    @app.meta.default
-    def launch(
-        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        config: Annotated[Path | None, Parameter(help="TOML file that holds what flags hold; flags win.")] = None,
-    ) -> Any:
-        if config is not None:
-            if not config.is_file():
-                raise ValueError(f"--config: there is no file {str(config)!r}")
-            app.config = [Toml(config, must_exist=True, use_commands_as_keys=False)]
-        return app(tokens)
-
-    app.meta.group_parameters = app.group_parameters
-    return app.meta
+def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """For `App.config`: a TOML file named by `--config` holds what flags hold; flags win, an unknown key is an error."""
+    named = next((a for a in arguments if a.name == "--config"), None)
+    if named is None or not named.tokens:
+        return
+    path = Path(named.tokens[0].value)
+    if not path.is_file():
+        raise ValueError(f"--config: there is no file {str(path)!r}")
+    try:
+        Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
+    except TOMLDecodeError as error:
+        raise ValueError(f"--config: {path.name!r} is no TOML file ({error})") from error
 
 
 def run(app: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:

@@ -5,21 +5,20 @@ Pixels are repeated a whole number of times, never resampled: a resampled pictur
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 INK, FAINT = "#22262a", "#9aa3ab"
 GRADIENT, CONTROL = "#b3362b", "#5b6b7a"
 SERIES = ("#b3362b", "#d98324", "#5a8f3c", "#2a7f9e", "#6a4c93", "#8c6d46", "#3d4f9f", "#a23b72")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -45,27 +44,19 @@ STYLE = {
 }
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One tile of a row of pictures."""
-
-    title: str
-    image: np.ndarray
+styled = mpl.rc_context(STYLE)  # decorates a function that draws a figure; the style is gone when it returns
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid: object) -> tuple[Figure, np.ndarray]:
-    """A figure of `width` x `height` inches and its axes `[rows columns]`, in the house's style."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **grid)
-    return figure, axes
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of `width` x `height` inches and its axes `[rows columns]`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **grid)
 
 
 def svg(figure: Figure) -> bytes:
     """The figure as SVG, the same bytes for the same drawing."""
-    with mpl.rc_context(STYLE):
-        buffer = io.BytesIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    buffer = io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
@@ -86,10 +77,10 @@ def draw_gradient(ax: Axes, gradient: np.ndarray, *, scale: float, title: str = 
 def draw_lattice_map(ax: Axes, image: np.ndarray, contrast: np.ndarray, *, top: float, title: str = "") -> AxesImage:
     """The contrast `[h w]` of each window in dB, from 0 to `top`, laid over the image `[C H W]` in grey."""
     grey = image.mean(0).clip(0, 1)
-    _show(ax, 0.35 + 0.65 * grey, cmap="gray", norm=Normalize(0, 1))
+    _show(ax, 0.3 + 0.7 * grey, cmap="gray", norm=Normalize(0, 1))
     height, width = grey.shape
     drawn = ax.imshow(
-        contrast.clip(0, None), cmap="inferno", norm=Normalize(0, top), alpha=0.62, interpolation="none",
+        contrast.clip(0, None), cmap=_veil(), norm=Normalize(0, top), interpolation="none",
         extent=(0, width, height, 0), aspect="auto",
     )  # fmt: skip
     _bare(ax, title)
@@ -106,24 +97,24 @@ def draw_spectrum(
     """
     level = 10 * np.log10(np.fft.fftshift(power) + 1e-12)
     rows, columns = power.shape
-    pixel = 0.5 / rows, 0.5 / columns
-    extent = (-0.5 - pixel[1], 0.5 - pixel[1], 0.5 - pixel[0], -0.5 - pixel[0])
+    half = 0.5 / columns, 0.5 / rows
+    extent = (-0.5 - half[0], 0.5 - half[0], -0.5 - half[1], 0.5 - half[1])
     factor = max(1, -(-256 // rows))
     drawn = ax.imshow(
-        np.kron(level, np.ones((factor, factor))), cmap="gray", norm=Normalize(low, high), extent=extent,
-        interpolation="none",
+        level.repeat(factor, 0).repeat(factor, 1), cmap="gray", norm=Normalize(low, high), extent=extent,
+        interpolation="none", origin="lower",
     )  # fmt: skip
     for period, colour in marks.items():
-        x, y = np.array([h for h in _new_harmonics(period)]).T
+        x, y = np.array(_new_harmonics(period)).T
         size = 26 if period <= 4 else 12 if period <= 8 else 5
         ax.scatter(x, y, s=size, facecolors="none", edgecolors=colour, linewidths=0.8, clip_on=False)
     ax.set_title(title)
-    ticks = [-0.5, -0.25, 0, 0.25, 0.5]
-    ax.set_xticks(ticks)
-    ax.set_yticks(ticks)
+    ticks = [-0.5, 0, 0.5]
+    ax.set_xticks(ticks, ["\u22120.5", "0", "0.5"])
+    ax.set_yticks(ticks, ["\u22120.5", "0", "0.5"])
     ax.set_xlim(extent[0] - 0.02, 0.52)
-    ax.set_ylim(0.52, extent[3] - 0.02)
-    ax.set_xlabel("horizontal frequency, cycles / px")
+    ax.set_ylim(extent[2] - 0.02, 0.52)
+    ax.set_xlabel("cycles / px")
     ax.spines[:].set_visible(False)
     return drawn
 
@@ -201,20 +192,21 @@ def draw_contrasts(
     return ax
 
 
-def add_scale(figure: Figure, drawn: AxesImage, axes: Sequence[Axes] | np.ndarray, label: str, **place: object) -> None:
-    """A colour bar for `drawn` beside `axes`."""
-    with mpl.rc_context(STYLE):
-        bar = figure.colorbar(drawn, ax=list(np.ravel(axes)), **({"shrink": 0.8, "aspect": 30, "pad": 0.02} | place))
-        bar.set_label(label)
-        bar.outline.set_visible(False)
+def add_scale(figure: Figure, drawn: AxesImage, axes: np.ndarray, label: str, **place: Any) -> None:
+    """A colour bar for `drawn` below `axes`."""
+    look = {"location": "bottom", "shrink": 0.9, "aspect": 40, "pad": 0.02} | place
+    bar = figure.colorbar(drawn, ax=list(np.ravel(axes)), **look)
+    bar.set_label(label)
+    bar.ax.tick_params(length=2)
+    bar.outline.set_visible(False)  # type: ignore[operator]
 
 
-def fixed_ticks(ax: Axes, values: Sequence[float], labels: Sequence[str]) -> Axes:
-    """Ticks at `values` of the x axis and nowhere else."""
-    ax.xaxis.set_major_locator(FixedLocator(list(values)))
-    ax.xaxis.set_major_formatter(FixedFormatter(list(labels)))
-    ax.xaxis.set_minor_locator(NullLocator())
-    return ax
+def _veil() -> ListedColormap:
+    """A colour map from nothing to deep red, to lay over a picture."""
+    ramp = np.linspace(0, 1, 256)
+    colours = mpl.colormaps["YlOrRd"](ramp)
+    colours[:, 3] = 0.9 * ramp**0.7
+    return ListedColormap(colours)
 
 
 def _subject_colours(series: Mapping[str, object]) -> dict[str, str]:
@@ -226,15 +218,17 @@ def _new_harmonics(period: int) -> list[tuple[float, float]]:
     """Frequencies in [-0.5, 0.5) of the harmonics of `period` that no smaller divisor has, both signs of Nyquist."""
     from gradlens.spectra.grid import new_harmonics
 
-    return [(((k / period + 0.5) % 1) - 0.5, ((m / period + 0.5) % 1) - 0.5) for m, k in new_harmonics((period, period))]
+    return [
+        (((k / period + 0.5) % 1) - 0.5, ((m / period + 0.5) % 1) - 0.5) for m, k in new_harmonics((period, period))
+    ]
 
 
-def _show(ax: Axes, pixels: np.ndarray, *, side: int = 512, **look: object) -> AxesImage:
+def _show(ax: Axes, pixels: np.ndarray, *, side: int = 512, **look: Any) -> AxesImage:
     """`pixels` `[H W]` or `[H W 3]` with each repeated a whole number of times, to at least `side` px."""
     factor = max(1, -(-side // max(pixels.shape[:2])))
     repeated = pixels.repeat(factor, 0).repeat(factor, 1)
     height, width = pixels.shape[:2]
-    return ax.imshow(repeated, interpolation="none", extent=(0, width, height, 0), **look)  # type: ignore[arg-type]
+    return ax.imshow(repeated, interpolation="none", extent=(0, width, height, 0), **look)
 
 
 def _bare(ax: Axes, title: str) -> Axes:

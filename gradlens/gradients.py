@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,9 @@ def output_tensor(output: Any) -> Tensor:
         tensors = named or [v for v in output.values() if isinstance(v, Tensor)]
         if named or len(tensors) == 1:
             return tensors[0]
-        raise ValueError(f"the model returns a dictionary with {', '.join(map(str, output))}; give a score that picks one")
+        raise ValueError(
+            f"the model returns a dictionary with {', '.join(map(str, output))}; give a score that picks one"
+        )
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0]
     raise ValueError(f"the model returns a {type(output).__name__}, not a tensor")
@@ -147,7 +149,7 @@ def collect(
     model, device, dtype = _placed(model, device, dtype)
     if compile and stages:
         raise ValueError("compile: the layers of a compiled network cannot be probed; leave out stages")
-    run = torch.compile(model) if compile else model
+    run = cast(nn.Module, torch.compile(model)) if compile else model
     names: list[str] = []
     gradients: list[LatticeStatistics] = []
     controls: list[LatticeStatistics] = []

@@ -8,6 +8,7 @@ network sees them, as the control of every gradient.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,8 +92,9 @@ def fit(image: Image.Image, input_size: Sequence[int], *, interpolation: str, cr
     from timm.data.transforms_factory import create_transform
 
     channels = input_size[0]
-    transform = create_transform(
-        tuple(input_size), is_training=False, interpolation=interpolation, crop_pct=crop_pct, normalize=False
+    size = (channels, *input_size[1:])
+    transform: Any = create_transform(
+        size, is_training=False, interpolation=interpolation, crop_pct=crop_pct, normalize=False
     )
     pixels = torch.as_tensor(np.array(transform(image.convert("L" if channels == 1 else "RGB"))))
     pixels = pixels if pixels.ndim == 3 else pixels[None]

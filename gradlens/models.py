@@ -54,6 +54,9 @@ class Model(nn.Module):
     `network` is the bare network; layers are named as in it.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, info: ModelInfo, *, drop_first: int = 0) -> None:
         super().__init__()
         self.network = network
@@ -303,7 +306,9 @@ def _card(path: Path) -> dict[str, Any] | None:
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path.name!r} is no whole safetensors file ({error})") from error
     if card is not None and not str(card.get("builder", "")).startswith(("timm:", NETWORKS)):
-        raise ValueError(f"{path.name!r} names the builder {card.get('builder')!r}; only timm and gradlens.networks may be")
+        raise ValueError(
+            f"{path.name!r} names the builder {card.get('builder')!r}; only timm and gradlens.networks may be"
+        )
     return card
 
 
@@ -330,7 +335,9 @@ def _timm(
     from timm.data.config import resolve_model_data_config
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, [*BUNDLED, *timm.list_models(), *timm.list_pretrained()], n=3, cutoff=0.5)
+        near = difflib.get_close_matches(
+            name, [*BUNDLED, *timm.list_models(), *timm.list_pretrained()], n=3, cutoff=0.5
+        )
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise ValueError(f"model: {name!r} is neither bundled, a file, module:factory, nor timm's{hint}")
     if state is not None and "num_classes" not in arguments:

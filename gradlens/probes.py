@@ -82,7 +82,9 @@ class Probe:
     def _recorder(self, name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
         def record(module: nn.Module, inputs: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor):
-                raise ValueError(f"layer {name!r} returns a {type(output).__name__}, not a tensor; name a layer inside it")
+                raise ValueError(
+                    f"layer {name!r} returns a {type(output).__name__}, not a tensor; name a layer inside it"
+                )
             calls = sum(key == name or key.startswith(f"{name}#") for key in self.activations)
             self.activations[name if calls == 0 else f"{name}#{calls + 1}"] = output
             return output.clone()

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +36,11 @@ class Results:
     def write(self, folder: Path) -> None:
         """Write the three files into `folder`, which exists."""
         import numpy as np
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         self.table.to_csv(folder / "table.csv", index=False, float_format="%.6g", lineterminator="\n")
-        save_file({k: np.ascontiguousarray(v) for k, v in self.arrays.items()}, folder / "arrays.safetensors")
+        arrays = save({k: np.ascontiguousarray(v) for k, v in self.arrays.items()})
+        (folder / "arrays.safetensors").write_bytes(arrays)
         text = json.dumps(self.manifest, indent=1, ensure_ascii=False, sort_keys=True)
         (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
@@ -58,7 +58,7 @@ class Results:
         missing = [n for n in ("table.csv", "arrays.safetensors", "manifest.json") if not (folder / n).is_file()]
         if missing:
             raise ValueError(f"{str(folder)!r} holds no run of gradlens: {', '.join(missing)} missing")
-        text = {"model": str, "subject": str, "layer": str, "image": str, "kind": str, "metric": str, "unit": str}
+        text: Any = dict.fromkeys((c for c in COLUMNS if c not in _NUMBERS), str)
         try:
             table = pd.read_csv(folder / "table.csv", dtype=text, keep_default_na=False, na_values=_NUMBERS)
             arrays = load_file(folder / "arrays.safetensors")
@@ -150,6 +150,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def circumstances() -> dict[str, Any]:
     """What a manifest says of the machine's software: versions, Python, platform and, in a checkout, the commit."""
+    from importlib.metadata import PackageNotFoundError, version
+
     versions = {}
     for package in PACKAGES:
         try:

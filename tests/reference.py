@@ -209,7 +209,7 @@ def ring(k: Bin, lengths: Bin, periods: Bin, axes: Bin) -> list[Bin]:
         away = max(abs(o) for o in offset)
         clear = to_lattice(there, lengths, periods) >= 2
         off_axes = len(axes) == 1 or all(folded(there, lengths)[axis] >= 2 for axis in axes)
-        if 2 <= away and clear and off_axes:
+        if away >= 2 and clear and off_axes:
             offsets.append(offset)
     return offsets
 

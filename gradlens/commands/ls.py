@@ -26,7 +26,11 @@ def _models() -> list[tuple[str, str]]:
     from gradlens.models import BUNDLED
 
     rows = [(name, f"bundled {' and '.join(roles)}") for name, roles in BUNDLED.items()]
-    return [*rows, ("any timm name", "timm's weights from the hub, or --weights FILE"), ("module:factory", "your own network")]
+    return [
+        *rows,
+        ("any timm name", "timm's weights from the hub, or --weights FILE"),
+        ("module:factory", "your own network"),
+    ]
 
 
 def _images() -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlens.report import answer, control, maps, method, phases, spectrum, stages, table
-from gradlens.report.document import Block, compile_pdf, contents
+from gradlens.report.document import Block, compile_pdf, contents, pagebreak
 from gradlens.report.run import Run
 from gradlens.results import Results, write_whole
 
@@ -43,7 +43,7 @@ def write_report(folder: Path) -> Path:
         blocks += more
         figures |= drawn
         if name == "answer":
-            blocks.append(contents())
+            blocks += [contents(), pagebreak()]
     (folder / "figures").mkdir(exist_ok=True)
     for path, content in figures.items():
         write_whole(folder / path, content)

@@ -12,7 +12,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     drawn: dict[str, bytes] = {}
     for index, model in enumerate(run.names):
         if len(run.names) > 1:
-            blocks.append(heading(model, 2))
+            blocks.append(heading(model))
         path = f"figures/answer-{index}.svg"
         drawn[path] = _picture(run, model)
         blocks += [answer(*_verdict(run, model)), bullets(*_reasons(run, model)), _figure(run, model, path)]
@@ -22,12 +22,14 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
 def _verdict(run: Run, model: str) -> list[Part]:
     """The answer in one sentence."""
     finding = run.headline(model)
-    found = sorted({p for kind in KINDS for p in run.found(model, "input-gradient", kind)})
+    found = run.found(model, "input-gradient")
     measured = [number(p, 0) for p in run.periods(model)]
     if not finding.significant:
         return [
             strong("No checkerboard found. "),
-            plain(f"At none of the periods {enumeration(measured)} px does the input gradient of {model} carry a lattice."),
+            plain(
+                f"At none of the periods {enumeration(measured)} px does the input gradient of {model} carry a lattice."
+            ),
         ]
     row = run.contrast(model, "input-gradient", finding.period, finding.kind)
     what = "its lattice" if finding.kind == "signed" else "the lattice of its energy"
@@ -36,8 +38,8 @@ def _verdict(run: Run, model: str) -> list[Part]:
         plain(f"The input gradient of {model} carries a checkerboard of period "),
         strong(f"{enumeration([number(p, 0) for p in found])} px"),
         plain(f". It is strongest at {finding.period} px: there {what} stands "),
-        strong(f"{number(row['value'])} dB"),
-        plain(f" above the spectrum around it ({p_phrase(row['p'])})."),
+        strong(f"{number(row.value)} dB"),
+        plain(f" above the spectrum around it ({p_phrase(row.p)})."),
     ]
 
 
@@ -53,33 +55,36 @@ def _reasons(run: Run, model: str) -> list[list[Part]]:
             strong("How sure. "),
             plain(
                 f"{_images(run)}; 95 % interval {span(row)} dB; p is joint over the images and adjusted for "
-                f"{len(run.periods(model))} periods. The lattice holds {share(part['value'])} of the energy, "
-                f"white noise would put {share(floor['value'])} there."
+                f"{len(run.periods(model))} periods. The lattice holds {share(part.value)} of the energy, "
+                f"white noise would put {share(floor.value)} there."
             ),
         ],
         [strong("How uneven. "), plain(_unevenness(run, model))],
         [strong("Since which layer. "), plain(_births(run, model))],
         [strong("Not the photographs. "), plain(_control(run, model))],
     ]
-    if run.found(model, "image", "signed") or run.found(model, "image", "envelope"):
+    if run.found(model, "image"):
         reasons[-1][0] = strong("Beware of the photographs. ")
     return reasons
 
 
 def _unevenness(run: Run, model: str) -> str:
-    measured = [p for p in run.periods(model) if np.isfinite(run.row(model, "input-gradient", p, "phase_ratio", "phase")["value"])]
+    measured = [
+        p for p in run.periods(model) if np.isfinite(run.row(model, "input-gradient", p, "phase_ratio", "phase").value)
+    ]
     if not measured:
         return "The images are too small for the energy of the sampling phases to be compared."
-    first, last = measured[0], measured[-1]
-    ratios = {p: run.row(model, "input-gradient", p, "phase_ratio", "phase") for p in (first, last)}
-    values = {p: run.row(model, "input-gradient", p, "set_imbalance", "phase") for p in (first, last)}
-    floors = {p: run.row(model, "input-gradient", p, "set_imbalance_test", "phase") for p in (first, last)}
-    said = [
-        f"at period {p} the most favoured of {p * p} pixel positions gets {number(ratios[p]['value'])} times the energy of "
-        f"the least (imbalance {number(values[p]['value'], 2)}, chance gives up to {number(floors[p]['value'], 2)})"
-        for p in dict.fromkeys((first, last))
-    ]
-    return f"{'; '.join(said)}.".capitalize()
+    ratio = run.row(model, "input-gradient", measured[0], "phase_ratio", "phase")
+    said = []
+    for period in dict.fromkeys((measured[0], measured[-1])):
+        value, floor = (
+            run.row(model, "input-gradient", period, m, "phase") for m in ("set_imbalance", "set_imbalance_test")
+        )
+        said.append(f"{number(value.value, 2)} at {period} px (chance: {number(floor.value, 2)})")
+    return (
+        f"At period {measured[0]} px the most favoured of {measured[0] ** 2} pixel positions gets {number(ratio.value)} times "
+        f"the energy of the least. Imbalance over all positions, 0 being even: {enumeration(said)}."
+    )
 
 
 def _births(run: Run, model: str) -> str:
@@ -106,13 +111,13 @@ def _control(run: Run, model: str) -> str:
     for kind in KINDS:
         found = run.found(model, "image", kind)
         rows = [run.contrast(model, "image", p, kind) for p in (found or run.periods(model))]
-        rows = [row for row in rows if not np.isnan(row["value"])]
+        rows = [row for row in rows if not np.isnan(row.value)]
         if not rows:
             continue
-        top = max(rows, key=lambda row: row["value"])
+        top = max(rows, key=lambda row: row.value)
         name = "sign" if kind == "signed" else "energy"
         held = f"a lattice of {name} at {enumeration([str(p) for p in found])} px" if found else f"no lattice of {name}"
-        parts.append(f"{held} (at most {number(top['value'])} dB, at {int(top['period'])} px, {p_phrase(top['p'])})")
+        parts.append(f"{held} (at most {number(top.value)} dB, at {top.period} px, {p_phrase(top.p)})")
     if not parts:
         return "They are too small for these periods."
     return f"Measured the same way, at the size the network sees, they hold {' and '.join(parts)}."
@@ -122,6 +127,7 @@ def _images(run: Run) -> str:
     return f"{len(run.images)} photograph{'s' if len(run.images) != 1 else ''}"
 
 
+@figures.styled
 def _picture(run: Run, model: str) -> bytes:
     """One photograph, its gradient, a corner of it in whole pixels, and the mean spectrum."""
     image, gradient = (run.array(model, name)[0] for name in ("images", "gradients"))
@@ -146,7 +152,7 @@ def _picture(run: Run, model: str) -> bytes:
 def _figure(run: Run, model: str, path: str) -> Block:
     finding = run.headline(model)
     ringed = f"; the lattice of {finding.period} px is ringed" if finding.significant else ""
-    n = int(run.contrast(model, "input-gradient", finding.period, finding.kind)["n"])
+    n = int(run.contrast(model, "input-gradient", finding.period, finding.kind).n)
     return picture(
         path,
         alt=f"A photograph, the input gradient of {model}, its centre enlarged, and the mean gradient spectrum{ringed}",
@@ -154,6 +160,7 @@ def _figure(run: Run, model: str, path: str) -> Block:
             f"The gradient of the score, summed over colours, in units of its own rms from \u22124 (blue) to 4 (red); every "
             f"pixel is drawn as a whole square. Right: mean power spectrum over n = {n} images, DC in the middle{ringed}."
         ],
+        width=1 if len(run.names) == 1 else 0.78,
     )
 
 

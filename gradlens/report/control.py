@@ -3,7 +3,7 @@
 from gradlens import figures
 from gradlens.compare import contrast
 from gradlens.report.document import Block, heading, paragraph, picture, table
-from gradlens.report.run import KINDS, Run, is_found, number, span
+from gradlens.report.run import KINDS, Run, as_row, number, span
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
@@ -12,7 +12,8 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         heading("The control"),
         paragraph(
             "A lattice in the photographs (JPEG blocks, resizing) would reach the gradient. They are measured as the network "
-            "sees them, after resizing and cropping."
+            "sees them, after resizing and cropping.",
+            sticky=True,
         ),
         picture(
             path,
@@ -28,9 +29,10 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     return blocks, {path: _figure(run)}
 
 
+@figures.styled
 def _figure(run: Run) -> bytes:
     periods = sorted({p for model in run.names for p in run.periods(model)})
-    figure, axes = figures.new_figure(6.7, 2.5, 1, 2)
+    figure, axes = figures.new_figure(6.7, 2.8, 1, 2)
     several = len(run.names) > 1
     for ax, kind in zip(axes[0], KINDS, strict=True):
         series = {}
@@ -40,7 +42,8 @@ def _figure(run: Run) -> bytes:
                 series[label] = [_point(run, model, subject, p, kind) for p in periods]
         figures.draw_contrasts(ax, periods, series, f"{kind} contrast")
     axes[0, 1].set_ylabel("")
-    axes[0, 0].legend()
+    handles, words = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, words, ncols=2, loc="outside lower center")
     return figures.svg(figure)
 
 
@@ -48,16 +51,16 @@ def _point(run: Run, model: str, subject: str, period: int, kind: str) -> tuple[
     if period not in run.periods(model):
         return float("nan"), float("nan"), float("nan"), False
     row = run.contrast(model, subject, period, kind)
-    return row["value"], row["low"], row["high"], bool(is_found(row))
+    return row.value, row.low, row.high, row.found
 
 
 def _differences(run: Run) -> Block:
     t = run.results.table
-    t = t[(t["subject"] == "input-gradient") & (t["metric"] == "lattice_contrast")]
-    first, second = (t[t["model"] == name] for name in run.names[:2])
+    t = t.loc[(t["subject"] == "input-gradient") & (t["metric"] == "lattice_contrast")]
+    first, second = (t.loc[t["model"] == name] for name in run.names[:2])
     rows = [
-        [str(int(row["period"])), row["kind"], number(row["value"]), span(row), str(int(row["n"]))]
-        for _, row in contrast(first, second).iterrows()
+        [str(row.period), row.kind, number(row.value), span(row), str(row.n)]
+        for row in map(as_row, contrast(first, second).to_dict("records"))
     ]
     return table(
         {"period, px": "right", "family": "left", "difference, dB": "right", "95 % interval": "left", "n": "right"},

@@ -37,8 +37,9 @@ def heading(text: str, level: int = 1) -> Block:
     return {"kind": "heading", "text": text, "level": level}
 
 
-def paragraph(*parts: Part | str) -> Block:
-    return {"kind": "text", "parts": _parts(parts)}
+def paragraph(*parts: Part | str, sticky: bool = False) -> Block:
+    """Running text; `sticky` keeps it on the page of what follows."""
+    return {"kind": "text", "parts": _parts(parts), "sticky": sticky}
 
 
 def answer(*parts: Part | str) -> Block:
@@ -69,12 +70,15 @@ def picture(path: str, *, alt: str, caption: Sequence[Part | str], width: float 
 def table(
     columns: Mapping[str, str], rows: Sequence[Sequence[str]], *, caption: Sequence[Part | str], stretch: str = ""
 ) -> Block:
-    """A table of texts; `columns` maps each heading to `"left"` or `"right"`, the column `stretch` takes the room left."""
+    """A table of texts; `columns` maps each heading to `"left"` or `"right"`.
+
+    The column `stretch` takes the room that is left; without one all but the first share it.
+    """
     return {
         "kind": "table",
         "columns": list(columns),
         "align": list(columns.values()),
-        "widths": [int(name == stretch) for name in columns],
+        "widths": [int(name == stretch if stretch else number > 0) for number, name in enumerate(columns)],
         "rows": [list(row) for row in rows],
         "caption": _parts(caption),
     }

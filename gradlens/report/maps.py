@@ -33,6 +33,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     return blocks, drawn
 
 
+@figures.styled
 def _figure(run: Run, model: str) -> bytes:
     finding = run.headline(model)
     images, gradients = run.array(model, "images"), run.array(model, "gradients").sum(1)
@@ -41,6 +42,7 @@ def _figure(run: Run, model: str) -> bytes:
     top = max(6.0, float(np.nanquantile(maps, 0.98)) if np.isfinite(maps).any() else 6.0)
     rows = len(images)
     figure, axes = figures.new_figure(6.7, 1.62 * rows + 0.55, rows, 4)
+    shown = over = None
     for row, (image, gradient, contrast) in enumerate(zip(images, gradients, maps, strict=True)):
         unit = gradient / max(float(np.sqrt(np.mean(gradient**2))), 1e-30)
         side = min(32, *unit.shape)
@@ -52,7 +54,7 @@ def _figure(run: Run, model: str) -> bytes:
         figures.draw_gradient(axes[row, 2], centre, scale=scale, title=f"its central {side} px" if first else "")
         title = f"lattice map, {finding.period} px" if first else ""
         over = figures.draw_lattice_map(axes[row, 3], image, np.nan_to_num(contrast), top=top, title=title)
-    bars = {"location": "bottom", "shrink": 0.9, "aspect": 40, "pad": 0.01}
-    figures.add_scale(figure, shown, axes[:, 1:3], "gradient, in units of its rms", **bars)
-    figures.add_scale(figure, over, axes[:, 3], "contrast, dB", **(bars | {"aspect": 20}))
+    assert shown is not None and over is not None  # a run has at least one image
+    figures.add_scale(figure, shown, axes[:, 1:3], "gradient, in units of its rms", pad=0.01)
+    figures.add_scale(figure, over, axes[:, 3], "contrast, dB", aspect=20, pad=0.01)
     return figures.svg(figure)

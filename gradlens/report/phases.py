@@ -17,8 +17,8 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         path = f"figures/phases-{index}.svg"
         drawn[path] = _figure(run, model, periods)
         said = [
-            f"T = {p}: {number(run.row(model, 'input-gradient', p, 'set_imbalance', 'phase')['value'], 2)} "
-            f"({number(run.row(model, 'image', p, 'set_imbalance', 'phase')['value'], 2)})"
+            f"T = {p}: {number(run.row(model, 'input-gradient', p, 'set_imbalance', 'phase').value, 2)} "
+            f"({number(run.row(model, 'image', p, 'set_imbalance', 'phase').value, 2)})"
             for p in periods
         ]
         blocks.append(
@@ -35,17 +35,19 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     return blocks, drawn
 
 
+@figures.styled
 def _figure(run: Run, model: str, periods: list[int]) -> bytes:
     count = len(periods)
     figure, axes = figures.new_figure(6.7, 0.65 + 2 * 6.7 / max(count, 4) * 0.86, 2, max(count, 4))
     for column in range(count, max(count, 4)):
         for ax in axes[:, column]:
             ax.set_axis_off()
+    for row, of in enumerate(("gradient", "photographs")):
+        axes[row, 0].set_ylabel(of)
     for column, period in enumerate(periods):
         energies = [run.array(model, f"{prefix}energy/{period}") for prefix in ("", "control_")]
         top = float(max(e.max() for e in energies))
-        for row, (energy, of) in enumerate(zip(energies, ("gradient", "photographs"), strict=True)):
-            drawn = figures.draw_phases(axes[row, column], energy, top=top, title=f"{of}, T = {period}")
-        place = {"location": "bottom", "shrink": 0.9, "aspect": 18, "pad": 0.03}
-        figures.add_scale(figure, drawn, axes[:, column], "energy" if column == 0 else "", **place)
+        figures.draw_phases(axes[0, column], energies[0], top=top, title=f"T = {period}")
+        drawn = figures.draw_phases(axes[1, column], energies[1], top=top)
+        figures.add_scale(figure, drawn, axes[:, column], "relative energy", aspect=18, pad=0.03)
     return figures.svg(figure)

@@ -1,6 +1,6 @@
 """A saved run as its report sees it: rows and arrays by model, the finding in front, numbers as they are printed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from gradlens.compare import SIGNIFICANCE
 from gradlens.results import Results
 
 KINDS = ("signed", "envelope")
+NBSP = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,24 @@ class Finding:
     period: int
     kind: str
     significant: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement of a whole set: its value, interval, p and number of images."""
+
+    period: int
+    kind: str
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+    @property
+    def found(self) -> bool:
+        """Whether a contrast is a lattice: above 0 with p at most 0.01."""
+        return self.p <= SIGNIFICANCE and self.value > 0
 
 
 @dataclass(frozen=True)
@@ -50,32 +69,33 @@ class Run:
     def set_rows(self, model: str, subject: str, layer: str = "") -> pd.DataFrame:
         """The rows of a whole set of images."""
         t = self.results.table
-        return t[(t["model"] == model) & (t["subject"] == subject) & (t["layer"] == layer) & (t["image"] == "")]
+        return t.loc[(t["model"] == model) & (t["subject"] == subject) & (t["layer"] == layer) & (t["image"] == "")]
 
-    def row(self, model: str, subject: str, period: int, metric: str, kind: str, layer: str = "") -> pd.Series:
+    def rows(self, model: str, subject: str, metric: str, kind: str | None = None, layer: str = "") -> list[Row]:
+        """One metric at every period, of one family or of both."""
+        t = self.set_rows(model, subject, layer)
+        t = t.loc[(t["metric"] == metric) & ((t["kind"] == kind) | (kind is None))]
+        return [as_row(record) for record in t.to_dict(orient="records")]
+
+    def row(self, model: str, subject: str, period: int, metric: str, kind: str, layer: str = "") -> Row:
         """The one row of a whole set."""
-        rows = self.set_rows(model, subject, layer)
-        rows = rows[(rows["period"] == period) & (rows["metric"] == metric) & (rows["kind"] == kind)]
-        return rows.iloc[0]
+        return next(row for row in self.rows(model, subject, metric, kind, layer) if row.period == period)
 
-    def contrast(self, model: str, subject: str, period: int, kind: str, layer: str = "") -> pd.Series:
+    def contrast(self, model: str, subject: str, period: int, kind: str, layer: str = "") -> Row:
         return self.row(model, subject, period, "lattice_contrast", kind, layer)
 
-    def found(self, model: str, subject: str, kind: str, layer: str = "") -> list[int]:
+    def found(self, model: str, subject: str, kind: str | None = None) -> list[int]:
         """The periods with a lattice at the level of significance."""
-        rows = self.set_rows(model, subject, layer)
-        rows = rows[(rows["metric"] == "lattice_contrast") & (rows["kind"] == kind)]
-        return sorted(int(p) for p in rows["period"][is_found(rows)])
+        return sorted({row.period for row in self.rows(model, subject, "lattice_contrast", kind) if row.found})
 
     def headline(self, model: str) -> Finding:
         """The lattice with the highest contrast among the significant ones, else among all."""
-        rows = self.set_rows(model, "input-gradient")
-        rows = rows[(rows["metric"] == "lattice_contrast") & rows["value"].notna()]
-        if rows.empty:
+        rows = [r for r in self.rows(model, "input-gradient", "lattice_contrast") if not np.isnan(r.value)]
+        if not rows:
             return Finding(self.periods(model)[0], "signed", significant=False)
-        significant = rows[is_found(rows)]
-        best = (significant if len(significant) else rows).sort_values("value", kind="stable").iloc[-1]
-        return Finding(int(best["period"]), str(best["kind"]), significant=len(significant) > 0)
+        significant = [row for row in rows if row.found]
+        best = max(significant or rows, key=lambda row: row.value)
+        return Finding(best.period, best.kind, significant=bool(significant))
 
     def stages(self, model: str) -> list[dict[str, Any]]:
         """The stages of a model that were measured, from coarse to fine, then the image itself (layer "")."""
@@ -84,21 +104,21 @@ class Run:
         size = entry["input_size"][1:]
         return [*inner, {"layer": "", "size": size, "stride": [1] * len(size)}]
 
-    def at_stage(self, model: str, stage: dict[str, Any], period: int, kind: str) -> pd.Series | None:
+    def at_stage(self, model: str, stage: dict[str, Any], period: int, kind: str) -> Row | None:
         """The contrast at a stage of a period in input pixels; None where the stage cannot hold or measure it."""
         stride = stage["stride"][0]
         if period % stride or period <= stride:
             return None
         subject = "layer-gradient" if stage["layer"] else "input-gradient"
         row = self.contrast(model, subject, period // stride, kind, stage["layer"])
-        return None if np.isnan(row["value"]) else row
+        return None if np.isnan(row.value) else row
 
     def birth(self, model: str, period: int) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
         """The first stage on the way down that carries a period, and the measured stage above it; None if none does."""
         above = None
         for stage in self.stages(model):
             rows = [self.at_stage(model, stage, period, kind) for kind in KINDS]
-            if any(row is not None and bool(is_found(row)) for row in rows):
+            if any(row is not None and row.found for row in rows):
                 return stage, above
             above = stage
         return None
@@ -107,9 +127,10 @@ class Run:
         return self.results.arrays[f"{self.names.index(model)}/{name}"]
 
 
-def is_found(rows: Any) -> Any:
-    """Whether a contrast row (or each of several) is a lattice: above 0 with p at most 0.01."""
-    return (rows["p"] <= SIGNIFICANCE) & (rows["value"] > 0)
+def as_row(record: Mapping[Any, Any]) -> Row:
+    """A record of the table as a `Row`."""
+    values = {name: float(record[name]) for name in ("value", "low", "high", "p")}
+    return Row(period=int(record["period"]), kind=str(record["kind"]), n=int(record["n"]), **values)
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -135,12 +156,12 @@ def probability(value: float) -> str:
 
 def p_phrase(value: float) -> str:
     text = probability(value)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
+    return f"p {text}".replace(" ", NBSP) if text.startswith("<") else f"p = {text}".replace(" ", NBSP)
 
 
-def span(row: pd.Series, digits: int = 1) -> str:
+def span(row: Row, digits: int = 1) -> str:
     """The interval of a row."""
-    return f"{number(row['low'], digits)} to {number(row['high'], digits)}"
+    return f"{number(row.low, digits)} to {number(row.high, digits)}"
 
 
 def enumeration(words: Sequence[str]) -> str:

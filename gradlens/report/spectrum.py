@@ -3,14 +3,14 @@
 from gradlens import figures
 from gradlens.report.answer import decibel_range
 from gradlens.report.document import Block, heading, paragraph, picture
-from gradlens.report.run import KINDS, Run, enumeration
+from gradlens.report.run import Run, enumeration
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = [heading("The spectrum")]
     drawn: dict[str, bytes] = {}
     for index, model in enumerate(run.names):
-        found = sorted({p for kind in KINDS for p in run.found(model, "input-gradient", kind)})[:4]
+        found = run.found(model, "input-gradient")[:4]
         path = f"figures/spectrum-{index}.svg"
         drawn[path] = _figure(run, model, found)
         ringed = f"Ringed: the new harmonics of {enumeration([str(p) for p in found])} px. " if found else ""
@@ -34,6 +34,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     return blocks, drawn
 
 
+@figures.styled
 def _figure(run: Run, model: str, found: list[int]) -> bytes:
     gradient, control = run.array(model, "power"), run.array(model, "control_power")
     low, high = decibel_range(gradient, control)
@@ -41,10 +42,10 @@ def _figure(run: Run, model: str, found: list[int]) -> bytes:
     marks = {period: figures.SERIES[number] for number, period in enumerate(found)}
     ax = axes[0]
     figures.draw_spectrum(ax[0], gradient, low=low, high=high, marks=marks, title="input gradient")
-    ax[0].set_ylabel("vertical frequency, cycles / px")
+    ax[0].set_ylabel("cycles / px")
     drawn = figures.draw_spectrum(ax[1], control, low=low, high=high, marks={}, title="photographs")
     ax[1].set_yticks([])
-    figures.add_scale(figure, drawn, ax[:2], "power, dB", location="bottom", shrink=0.6, aspect=40, pad=0.02)
+    figures.add_scale(figure, drawn, ax[:2], "power, dB", shrink=0.6)
     frequency = run.array(model, "frequency")
     profiles = {
         "input gradient": (run.array(model, "profile"), figures.GRADIENT),

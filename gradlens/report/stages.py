@@ -4,7 +4,7 @@ import numpy as np
 
 from gradlens import figures
 from gradlens.report.document import Block, heading, paragraph, picture
-from gradlens.report.run import KINDS, Run, is_found
+from gradlens.report.run import KINDS, Run
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
@@ -13,7 +13,8 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         paragraph(
             "The gradient starts at the score and passes the stages of the network from coarse to fine. Stages are found "
             "where the resolution changes. A period is given in pixels of the image; at a stage of stride s it is T / s "
-            "pixels of that stage. The first filled point of a line is where the period first appears."
+            "pixels of that stage. The first filled point of a line is where the period first appears.",
+            sticky=True,
         ),
     ]
     drawn: dict[str, bytes] = {}
@@ -34,10 +35,11 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     return blocks, drawn
 
 
+@figures.styled
 def _figure(run: Run, model: str) -> bytes:
     stages = run.stages(model)
     labels = [f"{_tail(s['layer']) or 'image'}\n{max(s['size'])} px" for s in stages]
-    figure, axes = figures.new_figure(6.7, 2.5, 1, 2)
+    figure, axes = figures.new_figure(6.7, 2.9, 1, 2)
     for ax, kind in zip(axes[0], KINDS, strict=True):
         lines = {}
         for period in run.periods(model):
@@ -45,12 +47,13 @@ def _figure(run: Run, model: str) -> bytes:
             for number, stage in enumerate(stages):
                 row = run.at_stage(model, stage, period, kind)
                 if row is not None:
-                    points.append((number, row["value"], row["low"], row["high"], bool(is_found(row))))
+                    points.append((number, row.value, row.low, row.high, row.found))
             if points and any(np.isfinite(p[1]) for p in points):
                 lines[period] = points
         figures.draw_stages(ax, labels, lines, f"{kind} contrast")
     axes[0, 1].set_ylabel("")
-    axes[0, 0].legend(title="period in the image", title_fontsize=7.5, ncols=2)
+    handles, words = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, words, title="period in the image", title_fontsize=7.5, ncols=8, loc="outside lower center")
     return figures.svg(figure)
 
 

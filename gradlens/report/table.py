@@ -34,17 +34,17 @@ def _contrasts(run: Run, model: str, subject: str) -> Block:
             contrast = run.contrast(model, subject, period, kind)
             part = run.row(model, subject, period, "lattice_share", kind)
             floor = run.row(model, subject, period, "lattice_share_floor", kind)
-            nothing = np.isnan(contrast["value"])
+            nothing = np.isnan(contrast.value)
             rows.append(
                 [
                     str(period),
                     kind,
-                    "not measurable at this size" if nothing else number(contrast["value"]),
+                    "not measurable at this size" if nothing else number(contrast.value),
                     "" if nothing else span(contrast),
-                    "" if nothing else probability(contrast["p"]),
-                    share(part["value"]),
-                    share(floor["value"]),
-                    str(int(contrast["n"])),
+                    "" if nothing else probability(contrast.p),
+                    share(part.value),
+                    share(floor.value),
+                    str(contrast.n),
                 ]
             )
     return table(
@@ -70,12 +70,12 @@ def _phases(run: Run, model: str, subject: str) -> Block:
         rows.append(
             [
                 str(period),
-                number(imbalance["value"], 3),
+                number(imbalance.value, 3),
                 span(imbalance, 3),
-                number(test["value"], 3),
-                probability(imbalance["p"]),
-                number(ratio["value"], 2),
-                str(int(ratio["n"])),
+                number(test.value, 3),
+                probability(imbalance.p),
+                number(ratio.value, 2),
+                str(ratio.n),
             ]
         )
     return table(
@@ -99,10 +99,11 @@ def _stages(run: Run, model: str) -> Block:
         layer = stage["layer"]
         for period in sorted({int(p) for p in run.set_rows(model, "layer-gradient", layer)["period"]}):
             signed, envelope = (run.contrast(model, "layer-gradient", period, kind, layer) for kind in KINDS)
-            if np.isnan(signed["value"]):
+            if np.isnan(signed.value):
                 continue
             imbalance, ratio = (
-                run.row(model, "layer-gradient", period, metric, "phase", layer) for metric in ("set_imbalance", "phase_ratio")
+                run.row(model, "layer-gradient", period, metric, "phase", layer)
+                for metric in ("set_imbalance", "phase_ratio")
             )
             rows.append(
                 [
@@ -110,12 +111,12 @@ def _stages(run: Run, model: str) -> Block:
                     " x ".join(map(str, stage["size"])),
                     str(period),
                     str(period * stage["stride"][0]),
-                    number(signed["value"]),
-                    probability(signed["p"]),
-                    number(envelope["value"]),
-                    probability(envelope["p"]),
-                    number(imbalance["value"], 2),
-                    number(ratio["value"]),
+                    number(signed.value),
+                    probability(signed.p),
+                    number(envelope.value),
+                    probability(envelope.p),
+                    number(imbalance.value, 2),
+                    number(ratio.value),
                 ]
             )
     return table(

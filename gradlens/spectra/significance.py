@@ -8,10 +8,10 @@ The null comes from the image's own spectrum, at bins of the same kind (on or of
 the image's size, channels and slope. Source: ours; the matching cancels what edges and Nyquist do to a spectrum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import log10
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from gradlens.spectra.envelope import Kind, neighbourhood, seen
 from gradlens.spectra.grid import Group, Plan, plan, window_lengths
 from gradlens.spectra.power import ShortTime, short_time
 from gradlens.spectra.signal import Period, as_signal, at_home, periods_of
+
+P = TypeVar("P", bound=Period)
 
 DB = 10 / torch.log(torch.tensor(10.0, dtype=torch.float64)).item()
 FLOOR = 1e-12  # of the mean power: a bin below it counts as this
@@ -172,7 +174,7 @@ def lattice_lines(x: Tensor, period: Period, *, kind: Kind = "signed", window: i
     return at_home(lines, x)
 
 
-def _tests(x: Tensor, periods: dict[Period, Sequence[Period]], kind: Kind, window: int) -> dict[Period, LatticeTest]:
+def _tests(x: Tensor, periods: Mapping[P, Sequence[Period]], kind: Kind, window: int) -> dict[P, LatticeTest]:
     """`lattice_test` for each period with its own list of others; one short-time spectrum for each window."""
     signal = as_signal(x.detach() if isinstance(x, Tensor) else x)
     dimensions = signal.ndim - 2

@@ -14,8 +14,8 @@ from gradlens.spectra.lattice import lattice_share
 from gradlens.spectra.phases import phase_energy, phase_imbalance
 from gradlens.spectra.power import power_spectrum
 from gradlens.spectra.radial import radial_profile
-from gradlens.spectra.significance import lattice_tests
 from gradlens.spectra.signal import unit_scale
+from gradlens.spectra.significance import lattice_tests
 
 KINDS: tuple[Kind, ...] = ("signed", "envelope")
 SPECTRUM_SIDE = 128
@@ -59,7 +59,7 @@ def lattice_statistics(x: Tensor, periods: Sequence[int], *, window: int = 32) -
     """
     x = x.detach()
     tests = {kind: lattice_tests(x, periods, kind=kind, window=window) for kind in KINDS}
-    pairs = [(kind, period) for kind in KINDS for period in periods]
+    pairs: list[tuple[Kind, int]] = [(kind, period) for kind in KINDS for period in periods]
     signal = unit_scale(x.double().cpu() if x.device.type == "mps" else x.double())
     square = signal.square()
     level = square.mean(tuple(range(1, x.ndim)), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)

@@ -21,6 +21,7 @@ LATTICES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "one tested axis": ((20, 48), (1, 3)),
     "three axes": ((32, 16, 16), (2, 2, 2)),
 }
+TWO_PERIODS = ("share", "new share", "share of the envelope", "phase energy", "imbalance", "plain imbalance")
 lattices = pytest.mark.parametrize(("size", "periods"), LATTICES.values(), ids=LATTICES.keys())
 
 
@@ -53,14 +54,14 @@ def test_prototype_table() -> None:
 
 @pytest.mark.parametrize(("channels", "side", "period"), [(1, 28, 2), (3, 28, 2), (1, 32, 4), (3, 64, 2), (1, 64, 8)])
 def test_white_noise_has_no_contrast(channels: int, side: int, period: int) -> None:
-    contrast = spectra.lattice_contrast(noise(900, channels, side, side), period)
+    contrast = spectra.lattice_contrast(noise(600, channels, side, side), period)
     assert abs(contrast.mean()) < 0.2 + 2 * standard_error(contrast)
 
 
 @pytest.mark.parametrize("period", [2, 3, 4])
 @pytest.mark.parametrize("kind", ["signed", "envelope"])
 def test_p_of_white_noise_is_uniform(kind: str, period: int) -> None:
-    p = spectra.lattice_test(noise(600, 1, 48, 48, seed=3), period, kind=kind).p_value
+    p = spectra.lattice_test(noise(500, 1, 40, 40, seed=3), period, kind=kind).p_value
     assert (p <= 0.01).double().mean() <= 0.03  # the prototype's .007 to .021 and two binomial errors
     assert 0.05 <= (p <= 0.1).double().mean() <= 0.15
     assert 0.4 <= (p <= 0.5).double().mean() <= 0.6
@@ -132,8 +133,8 @@ def test_new_harmonics_of_four_leave_out_those_of_two() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("level", [0.0, 0.1, -1 / 3, 1e4])
-@pytest.mark.parametrize("size", [(65,), (36, 35), (33, 35), (33, 9, 8)])
+@pytest.mark.parametrize("level", [0.0, 0.1, -1 / 3])
+@pytest.mark.parametrize("size", [(65,), (36, 35), (33, 9, 8)])
 def test_constant_image(size: tuple[int, ...], level: float, dtype: torch.dtype) -> None:
     x = torch.full((2, 3, *size), level, dtype=dtype)
     nothing = [0.0, 0.0]
@@ -163,11 +164,9 @@ def test_content_in_rounding_alone_is_not_significant() -> None:
         assert test.p_value > 0.05, period
 
 
-@pytest.mark.parametrize("name", [name for name in MEASURES if "share" not in name and "phase" not in name])
+@pytest.mark.parametrize("name", [name for name in MEASURES if name not in TWO_PERIODS])
 @pytest.mark.parametrize(("size", "period"), [((15, 64), 4), ((7,), 2), ((64, 64), 17), ((8, 8, 7), 2)])
 def test_not_measurable_below_four_periods(name: str, size: tuple[int, ...], period: int) -> None:
-    if "imbalance" in name:
-        pytest.skip("needs two periods only")
     assert MEASURES[name].of(noise(2, 1, *size), period).isnan().all()
 
 
@@ -178,7 +177,7 @@ def test_measurable_from_four_periods_on() -> None:
     assert nothing.window == () and nothing.contrast.isnan().all() and nothing.p_value.isnan().all()
 
 
-@pytest.mark.parametrize("name", [name for name in MEASURES if "share" in name or "phase" in name or "imb" in name])
+@pytest.mark.parametrize("name", TWO_PERIODS)
 def test_not_measurable_below_two_periods(name: str) -> None:
     assert MEASURES[name].of(noise(2, 1, 64, 15), 8).isnan().all()
     if name != "imbalance":
@@ -229,7 +228,11 @@ def test_set_imbalance() -> None:
 
 
 def test_p_of_set_imbalance_is_uniform() -> None:
-    energies = spectra.phase_energy(noise(40 * 12, 1, 32, 32), 4).view(40, 12, 4, 4)
-    p = torch.tensor([spectra.set_imbalance_test(energy, seed=seed)[1] for seed, energy in enumerate(energies)])
-    assert 0.25 < (p <= 0.5).double().mean() < 0.75  # 40 sets: three binomial errors
+    energies = spectra.phase_energy(noise(30 * 12, 1, 32, 32), 4).view(30, 12, 4, 4)
+    tests = [spectra.set_imbalance_test(energy, seed=seed) for seed, energy in enumerate(energies)]
+    p = torch.tensor([p_value for _, p_value in tests])
+    assert 0.25 < (p <= 0.5).double().mean() < 0.75  # 30 sets: three binomial errors
     assert (p <= 0.05).double().mean() < 0.15
+    for energy, (floor, p_value) in zip(energies, tests, strict=True):
+        if abs(p_value - 0.05) > 0.002:
+            assert (spectra.set_imbalance(energy) > floor) == (p_value < 0.05)

@@ -35,17 +35,19 @@ def test_grows_with_the_lattice(name: str, size: tuple[int, ...]) -> None:
 
 @all_measures
 def test_period_of_the_lattice_counts(name: str) -> None:
-    """A lattice of 3 is seen at 3 and no more than noise at 2."""
+    """A lattice of 3 is seen at 3 and not at 2."""
     content = noise(20, 1, 60, 60, seed=4)
     x = planted(MEASURES[name].sees, 3, content, 3)
-    assert level(name, x, 3).mean() > level(name, content, 3).mean() + 3 * level(name, content, 3).std() / 20**0.5
-    assert level(name, x, 2).mean() < level(name, content, 2).mean() + level(name, content, 2).std() * 2
+    rise = {period: (level(name, x, period) - level(name, content, period)).mean() for period in (2, 3)}
+    chance = {period: level(name, content, period).std() for period in (2, 3)}
+    assert rise[3] > chance[3]
+    assert rise[2] < chance[2] + 0.05 * rise[3]  # fewer pixels carry the energy, which raises the floor a little
 
 
 @all_measures
 @pytest.mark.parametrize("period", [2, 4])
 def test_independent_of_the_batch(name: str, period: int) -> None:
-    x = torch.cat([noise(1, 2, 40, 40, seed=5), 1e6 * noise(3, 2, 40, 40), torch.zeros(1, 2, 40, 40)])
+    x = torch.cat([noise(1, 2, 40, 40, seed=5), 1e200 * noise(3, 2, 40, 40), torch.zeros(1, 2, 40, 40)])
     alone = MEASURES[name].of(x[:1], period)
     # 4 images instead of 1 change the order of sums, not more
     torch.testing.assert_close(MEASURES[name].of(x, period)[:1], alone, rtol=1e-12, atol=1e-12, equal_nan=True)
@@ -53,11 +55,12 @@ def test_independent_of_the_batch(name: str, period: int) -> None:
 
 
 @all_measures
-@pytest.mark.parametrize("scale", [1e-30, 1e-3, 3.0, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 3.0, 1e30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_free_of_scale(name: str, scale: float, dtype: torch.dtype) -> None:
     x = planted("sign", 0.5, noise(2, 2, 36, 40, dtype=dtype), 2)
-    rounding = 1e-5 if dtype is torch.float32 else 1e-11  # dB for 2^-24 or 2^-53 of each pixel
+    # 2^-24 or 2^-53 of each pixel, and the digits that log(P - Re Q) of a nearly real bin loses
+    rounding = 1e-5 if dtype is torch.float32 else 1e-8
     value, scaled = (MEASURES[name].of(image, 2) for image in (x, x * scale))
     if "p" in name.split():
         rounding = 2 / 4001  # a draw may pass the contrast
@@ -264,6 +267,7 @@ def test_spectrum_distance() -> None:
     assert spectra.spectrum_distance(x, x).item() == 0
     assert spectra.spectrum_distance(x, y).item() == pytest.approx(spectra.spectrum_distance(y, x).item())
     assert spectra.spectrum_distance(x, 1e9 * x + 4e9).item() < 1e-4  # brightness costs digits
+    assert spectra.spectrum_distance(1e-200 * x, 1e200 * x).item() < 1e-9
     nearer = spectra.spectrum_distance(x, x + 0.1 * y)
     assert 0 < nearer < spectra.spectrum_distance(x, x + 0.5 * y) < spectra.spectrum_distance(x, y)
 

@@ -77,8 +77,15 @@ def test_lines_where_the_null_is_a_sample() -> None:
 
 @pytest.mark.parametrize(
     ("period", "also"),
-    [(2, ((4, 4), (8, 8))), (4, ((2, 2), (8, 8))), (3, ((2, 2), (5, 5))), (2, ((3, 3),)), (4, ((16, 16),)), (2, ((1, 6),))],
-)  # fmt: skip
+    [
+        (2, ((4, 4), (8, 8))),
+        (4, ((2, 2), (8, 8))),
+        (3, ((2, 2), (5, 5))),
+        (2, ((3, 3),)),
+        (4, ((16, 16),)),
+        (2, ((1, 6),)),
+    ],
+)
 def test_also(period: int, also: tuple[tuple[int, int], ...]) -> None:
     x = images((1, 48, 40), (period, period))
     expected = each(reference.lattice_contrast, x, (period, period), also=also)
