@@ -93,6 +93,18 @@ def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     return _percentiles(_resample_counts(len(values), seed) @ values / len(values), len(values))
 
 
+def fisher(p_values: np.ndarray) -> float:
+    """The joint p of independent tests by Fisher's method; NaN if any is.
+
+    Example:
+        >>> round(fisher(np.array([0.05, 0.05])), 4)
+        0.0175
+    """
+    if np.isnan(p_values).any():
+        return float("nan")
+    return float(stats.chi2.sf(-2 * np.log(p_values).sum(), 2 * len(p_values)))
+
+
 def _set_rows(statistics: LatticeStatistics, period: int) -> list[dict]:
     """The rows of the whole set at one period; p not yet adjusted."""
     n = statistics.count
@@ -100,7 +112,7 @@ def _set_rows(statistics: LatticeStatistics, period: int) -> list[dict]:
     for kind in ("signed", "envelope"):
         values, p_values = (field[kind, period].numpy() for field in (statistics.contrast, statistics.p_value))
         low, high = interval(values)
-        joint = float(stats.combine_pvalues(p_values)[1]) if not np.isnan(p_values).any() else float("nan")
+        joint = fisher(p_values)
         rows.append(_row(period, kind, "lattice_contrast", values.mean(), "dB", n=n, low=low, high=high, p=joint))
         share = statistics.share[kind, period].numpy()
         low, high = interval(share)

@@ -92,7 +92,7 @@ def fit(image: Image.Image, input_size: Sequence[int], *, interpolation: str, cr
     from timm.data.transforms_factory import create_transform
 
     channels = input_size[0]
-    size = (channels, *input_size[1:])
+    size = (channels, input_size[1], input_size[2])
     transform: Any = create_transform(
         size, is_training=False, interpolation=interpolation, crop_pct=crop_pct, normalize=False
     )

@@ -128,7 +128,7 @@ def neighbourhood(period: int) -> int:
 def taps(side: int) -> dict[int, float]:
     """Offset and weight of a centred mean over `side` pixels; an even side has half weight at both ends."""
     if side % 2:
-        return {offset: 1 / side for offset in range(-(side // 2), side // 2 + 1)}
+        return dict.fromkeys(range(-(side // 2), side // 2 + 1), 1 / side)
     return {offset: (0.5 if abs(offset) == side // 2 else 1) / side for offset in range(-(side // 2), side // 2 + 1)}
 
 

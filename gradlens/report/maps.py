@@ -54,7 +54,8 @@ def _figure(run: Run, model: str) -> bytes:
         figures.draw_gradient(axes[row, 2], centre, scale=scale, title=f"its central {side} px" if first else "")
         title = f"lattice map, {finding.period} px" if first else ""
         over = figures.draw_lattice_map(axes[row, 3], image, np.nan_to_num(contrast), top=top, title=title)
-    assert shown is not None and over is not None  # a run has at least one image
+    assert shown is not None  # a run has at least one image
+    assert over is not None
     figures.add_scale(figure, shown, axes[:, 1:3], "gradient, in units of its rms", pad=0.01)
     figures.add_scale(figure, over, axes[:, 3], "contrast, dB", aspect=20, pad=0.01)
     return figures.svg(figure)

@@ -37,17 +37,15 @@ def envelope(x: Tensor, sides: tuple[int, ...]) -> Tensor:
     return torch.where(empty, 0.0, energy / torch.where(empty, 1.0, local))
 
 
-def seen(x: Tensor, kind: Kind, periods: tuple[int, ...]) -> Tensor:
-    """What a lattice is looked for in: the signal itself, or its envelope.
+def check_kind(kind: str) -> None:
+    """Raise a ValueError if `kind` is neither family."""
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind: must be one of {', '.join(get_args(Kind))}, got {kind!r}")
 
-    Raises:
-        ValueError: `kind` is neither.
-    """
-    if kind == "signed":
-        return unit_scale(x)
-    if kind == "envelope":
-        return envelope(x, tuple(map(neighbourhood, periods)))
-    raise ValueError(f"kind: must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+
+def seen(x: Tensor, kind: Kind, periods: tuple[int, ...]) -> Tensor:
+    """What a lattice is looked for in: the signal itself, or its envelope, at unit scale."""
+    return unit_scale(x) if kind == "signed" else envelope(x, tuple(map(neighbourhood, periods)))
 
 
 def _moving_mean(x: Tensor, axis: int, side: int) -> Tensor:

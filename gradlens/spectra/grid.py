@@ -186,6 +186,7 @@ def _intercept(offsets: Tensor, clear: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)  # what is kept must serve calls with gradients too
 def plan(
     lengths: tuple[int, ...],
     periods: tuple[int, ...],

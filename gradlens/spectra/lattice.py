@@ -13,9 +13,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from gradlens.spectra.envelope import Kind, seen
+from gradlens.spectra.envelope import Kind, check_kind, seen
 from gradlens.spectra.grid import new_harmonics
-from gradlens.spectra.signal import Period, as_signal, at_home, centred, periods_of
+from gradlens.spectra.signal import Period, as_signal, at_home, centred, holds_two, periods_of
 
 
 def lattice_share(x: Tensor, period: Period, *, kind: Kind = "signed", new: bool = False) -> Tensor:
@@ -46,7 +46,8 @@ def lattice_share(x: Tensor, period: Period, *, kind: Kind = "signed", new: bool
     """
     signal = as_signal(x)
     periods = periods_of(period, signal.ndim - 2)
-    if any(extent < 2 * p for extent, p in zip(signal.shape[2:], periods, strict=True)):
+    check_kind(kind)
+    if not holds_two(signal.shape[2:], periods):
         return at_home(signal.new_full((len(signal),), float("nan")), x)
     on, total = lattice_energy(seen(signal, kind, periods), periods, new=new)
     empty = total == 0
@@ -104,11 +105,11 @@ def notch(x: Tensor, periods: Sequence[Period] | int) -> Tensor:
         periods: one period or several; a period that divides another is removed with it.
 
     Returns:
-        Like `x`, same dtype. Exact for one period at any size, and for several where the sides are multiples of all.
-        Differentiable.
+        Like `x`, same dtype. Means are over whole periods, as in `lattice_share`. Exact for one period at any size, and
+        for several where the sides are multiples of all. Differentiable.
 
     Raises:
-        TypeError, ValueError: `x` is no finite `[N C *spatial]`; a period is out of range.
+        TypeError, ValueError: `x` is no finite `[N C *spatial]`; a period is out of range or above a side.
 
     Source: the projection of `lattice_share`.
 
@@ -119,19 +120,19 @@ def notch(x: Tensor, periods: Sequence[Period] | int) -> Tensor:
     """
     signal = as_signal(x)
     for period in [periods] if isinstance(periods, int) else periods:
-        signal = signal - _repeating(signal, periods_of(period, signal.ndim - 2))
+        signal = _without(signal, periods_of(period, signal.ndim - 2))
     return signal.to(x.device, x.dtype)
 
 
-def _repeating(x: Tensor, periods: tuple[int, ...]) -> Tensor:
-    """The part of `x` that repeats with `periods`, without its mean over the image."""
-    mean = x
-    for axis, period in enumerate(periods, start=2):
-        extent = x.shape[axis]
-        phase = torch.arange(extent, device=x.device) % period
-        count = phase.bincount(minlength=period).to(x).clamp(min=1).view(-1, *[1] * (x.ndim - 1 - axis))
-        shape = list(mean.shape)
-        shape[axis] = period
-        mean = x.new_zeros(shape).index_add(axis, phase, mean) / count
-        mean = mean.index_select(axis, phase)
-    return mean - x.mean(tuple(range(2, x.ndim)), keepdim=True)
+def _without(x: Tensor, periods: tuple[int, ...]) -> Tensor:
+    """`x` minus the part that repeats with `periods`; where that leaves the mean up to rounding, exactly the mean."""
+    axes = tuple(range(2, x.ndim))
+    if any(extent < p for extent, p in zip(x.shape[2:], periods, strict=True)):
+        raise ValueError(f"x: each side must hold a period of {periods}, got {list(x.shape[2:])}")
+    repeat = phase_blocks(x, periods).mean(axes)  # [N C *T]
+    mean = repeat.mean(axes, keepdim=True)
+    for axis, extent in enumerate(x.shape[2:], start=2):
+        repeat = repeat.index_select(axis, torch.arange(extent, device=x.device) % periods[axis - 2])
+    rest = x - repeat
+    rounding = 4 * torch.finfo(x.dtype).eps * x.detach().abs().amax(axes, keepdim=True)
+    return mean + torch.where(rest.detach().abs() <= rounding, 0.0, rest)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gradlens.spectra.lattice import lattice_energy, lattice_share_floor
 from gradlens.spectra.power import power_spectrum
-from gradlens.spectra.signal import Period, as_signal, at_home, periods_of, unit_scale
+from gradlens.spectra.signal import Period, as_signal, at_home, holds_two, periods_of, signed_root, unit_scale
 
 
 def lattice_loss(x: Tensor, period: Period) -> Tensor:
@@ -38,7 +38,7 @@ def lattice_loss(x: Tensor, period: Period) -> Tensor:
     signal = as_signal(x)
     periods = periods_of(period, signal.ndim - 2)
     size = tuple(signal.shape[2:])
-    if any(extent < 2 * p for extent, p in zip(size, periods, strict=True)):
+    if not holds_two(size, periods):
         raise ValueError(f"x: each side must be at least two periods of {period}, got {' x '.join(map(str, size))}")
     on, total = lattice_energy(unit_scale(signal), periods, new=True)
     return at_home((on / (total + 1e-12) / lattice_share_floor(size, periods, new=True)).log1p().mean(), x)
@@ -70,11 +70,16 @@ def spectrum_distance(x: Tensor, y: Tensor) -> Tensor:
         >>> spectrum_distance(x, x).item()
         0.0
     """
+    ours, theirs = as_signal(x, name="x"), as_signal(y, name="y")
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(f"y: must have the channels and size of x, {list(x.shape[1:])}, got {list(y.shape[1:])}")
-    levels = []
-    for images, name in ((x, "x"), (y, "y")):
-        power = power_spectrum(unit_scale(as_signal(images, name=name))).sum(1).flatten(1)[:, 1:]
-        power = power / (power.sum(1, keepdim=True) + 1e-300)
-        levels.append(10 * torch.log10(power.mean(0) + 1e-8 / power.shape[1]))
-    return at_home((levels[0] - levels[1]).square().mean().sqrt(), x)
+    difference = _mean_level(ours) - _mean_level(theirs)
+    return at_home(signed_root(difference.square().mean()), x)
+
+
+def _mean_level(x: Tensor) -> Tensor:
+    """Mean over images of the normalised power without DC, in dB: `[bins]`. An image without contrast adds nothing."""
+    power = power_spectrum(unit_scale(x)).sum(1).flatten(1)[:, 1:]
+    total = power.sum(1, keepdim=True)
+    power = power / torch.where(total > 0, total, 1.0)
+    return 10 * torch.log10(power.mean(0) + 1e-8 / power.shape[1])

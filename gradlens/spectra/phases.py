@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradlens.spectra.envelope import neighbourhood
 from gradlens.spectra.lattice import phase_blocks
-from gradlens.spectra.signal import Period, as_signal, at_home, periods_of, unit_scale
+from gradlens.spectra.signal import Period, as_signal, at_home, holds_two, periods_of, signed_root, unit_scale
 
 DRAWS = 1000
 
@@ -82,11 +82,11 @@ def phase_imbalance(x: Tensor, period: Period, *, debias: bool = True) -> Tensor
     """
     if not debias:
         energy = phase_energy(x, period).flatten(1)
-        return _signed_root((energy - 1).square().mean(1))
+        return signed_root((energy - 1).square().mean(1))
     relative, weight = _relative_energy(x, period)
     squared = _unbiased_square((relative - 1) * weight[..., None], weight.sum(1))
     squared = torch.where((weight.sum(1) == 0) & ~relative.isnan().any((1, 2)), 0.0, squared)
-    return at_home(_signed_root(squared), x)
+    return at_home(signed_root(squared), x)
 
 
 def set_imbalance(energy: Tensor) -> Tensor:
@@ -98,10 +98,10 @@ def set_imbalance(energy: Tensor) -> Tensor:
     Blind to: as `phase_energy`; also to lattices that have another phase in every image.
 
     Args:
-        energy: `[... N T T]` (any number of axes after N for `[N T]` or `[N T T T]` is given as `[... N phases]`).
+        energy: `[N *T]`, from `phase_energy`.
 
     Returns:
-        `[...]`; NaN for fewer than two images.
+        A scalar; NaN for fewer than two images.
 
     Raises:
         ValueError: `energy` has fewer than two axes.
@@ -116,7 +116,7 @@ def set_imbalance(energy: Tensor) -> Tensor:
     if energy.ndim < 2:
         raise ValueError(f"energy: must be [N *T], got {list(energy.shape)}")
     departure = energy.flatten(1) - 1
-    return _signed_root(_unbiased_square(departure, energy.new_tensor(len(energy))))
+    return signed_root(_unbiased_square(departure, energy.new_tensor(len(energy))))
 
 
 def set_imbalance_test(energy: Tensor, *, seed: int = 0) -> tuple[float, float]:
@@ -158,7 +158,7 @@ def set_imbalance_test(energy: Tensor, *, seed: int = 0) -> tuple[float, float]:
         squares.append(departure.flatten(1).gather(1, flat).sum(0).square().sum() - own)
     rolled = torch.stack(squares) / (prod(periods) * count * (count - 1))
     value = _unbiased_square(departure.flatten(1), torch.tensor(count))
-    floor = _signed_root(rolled.quantile(0.95)).item()
+    floor = signed_root(rolled.quantile(0.95)).item()
     slack = 1e-12 * departure.square().mean()  # a roll that changes nothing must count as reaching the value
     return floor, (1 + int((rolled >= value - slack).sum())) / (1 + DRAWS)
 
@@ -205,7 +205,7 @@ def _relative_energy(x: Tensor, period: Period) -> tuple[Tensor, Tensor]:
     signal = as_signal(x)
     periods = periods_of(period, signal.ndim - 2)
     extents = signal.shape[2:]
-    if any(extent < 2 * p for extent, p in zip(extents, periods, strict=True)):
+    if not holds_two(extents, periods):
         nothing = signal.new_full((len(signal), 1, prod(periods)), float("nan"))
         return nothing, signal.new_ones(len(signal), 1)
     energy = unit_scale(signal).square().sum(1, keepdim=True)
@@ -215,7 +215,7 @@ def _relative_energy(x: Tensor, period: Period) -> tuple[Tensor, Tensor]:
         sides.append(extent // p // count * p)
     blocks = phase_blocks(energy, tuple(sides))  # [N 1 *B *side]
     dimensions = len(periods)
-    blocks = blocks.reshape(len(signal), -1, *sides)  # [N B *side]
+    blocks = blocks.flatten(1, 1 + dimensions)  # [N B *side]
     phases = phase_blocks(blocks, periods).mean(tuple(range(2, 2 + dimensions))).flatten(2)
     mean = phases.mean(-1, keepdim=True)
     held = mean > 0
@@ -228,9 +228,3 @@ def _unbiased_square(departure: Tensor, count: Tensor) -> Tensor:
     few = count < 2
     value = pairs.mean(-1) / torch.where(few, 1, count * (count - 1))
     return torch.where(few, float("nan"), value)
-
-
-def _signed_root(v: Tensor) -> Tensor:
-    """sign(v) sqrt(|v|), with gradient 0 at 0."""
-    zero = v == 0
-    return torch.where(zero, 0.0, v.sign() * torch.where(zero, 1.0, v.abs()).sqrt())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gradlens.spectra.grid import half_bins
-from gradlens.spectra.signal import as_signal, at_home, centred
+from gradlens.spectra.signal import as_signal, at_home, centred, whole
 
 WINDOWED_VALUES = 1 << 22  # window samples held at once: 32 MiB
 
@@ -45,8 +45,7 @@ def power_spectrum(x: Tensor, *, window: Literal["hann", "none"] = "hann", size:
         >>> power_spectrum(x, window="none").argmax().item() / 32
         0.5
     """
-    if size is not None and size < 1:
-        raise ValueError(f"size: must be at least 1 pixel, got {size}")
+    size = None if size is None else whole(size, "size", least=1)
     signal = as_signal(x)
     extent = tuple(signal.shape[2:])
     lengths = extent if size is None else tuple(min(size, e) for e in extent)

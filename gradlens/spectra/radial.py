@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradlens.spectra.power import power_spectrum
-from gradlens.spectra.signal import at_home
+from gradlens.spectra.signal import at_home, whole
 
 
 class RadialProfile(NamedTuple):
@@ -44,8 +44,7 @@ def radial_profile(x: Tensor, *, bins: int | None = None, window: Literal["hann"
         >>> power.shape
         torch.Size([1, 16])
     """
-    if bins is not None and bins < 1:
-        raise ValueError(f"bins: must be at least 1, got {bins}")
+    bins = None if bins is None else whole(bins, "bins", least=1)
     power = power_spectrum(x, window=window).sum(1)
     bins = bins or max(1, min(power.shape[1:]) // 2)
     square = torch.zeros((), dtype=power.dtype, device=power.device)

@@ -7,6 +7,8 @@ exact, so that squares neither overflow nor vanish: all the measures are free of
 import warnings
 from collections.abc import Sequence
 from functools import cache
+from operator import index
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -73,11 +75,39 @@ def periods_of(period: Period, dimensions: int) -> tuple[int, ...]:
         TypeError: a period is not an integer.
         ValueError: a period is below 1, none is above 1, or their number is not that of the spatial axes.
     """
-    periods = (period,) * dimensions if isinstance(period, int) else tuple(period)
-    if any(isinstance(p, bool) or not isinstance(p, int) for p in periods):
+    several = isinstance(period, Sequence) and not isinstance(period, str)
+    given: tuple[Any, ...] = tuple(period) if several else (period,) * dimensions
+    if any(isinstance(p, bool) or not isinstance(p, SupportsIndex) for p in given):
         raise TypeError(f"period: must be an integer or one integer for each spatial axis, got {period!r}")
-    if len(periods) != dimensions:
+    if len(given) != dimensions:
         raise ValueError(f"period: needs one number for each of {dimensions} spatial axes, got {period!r}")
+    periods = tuple(map(index, given))
     if min(periods) < 1 or max(periods) < 2:
         raise ValueError(f"period: must be at least 2 pixels (1 for an axis that is not tested), got {period!r}")
     return periods
+
+
+def whole(value: object, name: str, *, least: int) -> int:
+    """`value` as an int of at least `least`.
+
+    Raises:
+        TypeError: it is not an integer of Python or numpy.
+        ValueError: it is below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{name}: must be an integer, got {value!r}")
+    number = index(value)
+    if number < least:
+        raise ValueError(f"{name}: must be at least {least}, got {value!r}")
+    return number
+
+
+def holds_two(size: Sequence[int], periods: tuple[int, ...]) -> bool:
+    """Whether an image of `size` holds two periods along every tested axis."""
+    return all(extent >= 2 * p for extent, p in zip(size, periods, strict=True) if p > 1)
+
+
+def signed_root(v: Tensor) -> Tensor:
+    """sign(v) sqrt(|v|), with gradient 0 at 0."""
+    zero = v == 0
+    return torch.where(zero, 0.0, v.sign() * torch.where(zero, 1.0, v.abs()).sqrt())

@@ -194,7 +194,8 @@ def test_ranges(sides: list[int], period: int, untested: int, channels: int, see
     if not measurable:
         assert test.contrast.isnan().all() and test.p_value.isnan().all()
     elif test.window:
-        assert ((test.p_value >= 1 / 4001) & (test.p_value <= 1)).all() and test.contrast.isfinite().all()
+        known = test.p_value[~test.p_value.isnan()]
+        assert ((known >= 1 / 4001) & (known <= 1)).all() and test.contrast.isfinite().all()
     for kind in ("signed", "envelope"):
         table = spectra.lattice_lines(x, periods, kind=kind)
         assert table.shape == (2, *periods)
@@ -287,13 +288,16 @@ def test_lattice_loss() -> None:
 @pytest.mark.parametrize("size", [(40,), (36, 48), (33, 35), (37, 36), (12, 9, 8)], ids=str)
 @pytest.mark.parametrize("period", [2, 3, 4])
 def test_notch_is_a_projection(size: tuple[int, ...], period: int) -> None:
+    """Over whole periods: what a rest of the image holds beyond them has no part in the means."""
     x = planted("sign", 2, noise(2, 2, *size), period) + 3
     rest = spectra.notch(x, period)
-    axes = tuple(range(2, x.ndim))
     torch.testing.assert_close(spectra.notch(rest, period), rest, rtol=0, atol=1e-13)
+    assert (x - rest).abs().amax() > 0.5
+    whole = (..., *(slice(side // period * period) for side in size))
+    x, rest = x[whole], rest[whole]
+    axes = tuple(range(2, x.ndim))
     torch.testing.assert_close(rest.mean(axes), x.mean(axes), rtol=1e-13, atol=0)
     torch.testing.assert_close((rest * (x - rest)).sum(axes), x.mean(axes) * (x - rest).sum(axes), rtol=0, atol=1e-9)
-    assert (x - rest).abs().amax() > 0.5
 
 
 @pytest.mark.parametrize(

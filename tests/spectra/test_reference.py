@@ -96,6 +96,9 @@ def test_also(period: int, also: tuple[tuple[int, int], ...]) -> None:
 @kinds
 def test_p_value(shape: tuple[int, ...], periods: tuple[int, ...], kind: str) -> None:
     x = noise(2, *shape, seed=5)
+    if len(shape) == 2:
+        assert spectra.lattice_test(x, periods, kind=kind).p_value.isnan().all()  # fewer than 30 null bins
+        return
     expected = each(reference.lattice_p_value, x, periods, kind=kind)
     # 4,000 draws on one side and 20,000 on the other: an error of 0.009 at most, four times that is allowed
     assert spectra.lattice_test(x, periods, kind=kind).p_value.numpy() == pytest.approx(expected, abs=0.035)

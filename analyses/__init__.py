@@ -1,0 +1,1 @@
+"""One file answers one question from the literature: `Config`, `run(config) -> Results`, `main()`."""

@@ -1,0 +1,20 @@
+"""What all tests share: two threads, the assets, one small run."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real weights and images; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("GRADLENS_ASSETS", Path(__file__).parents[2] / "shared" / "assets"))
+    if not folder.is_dir():
+        pytest.skip(f"no assets at {folder}; set GRADLENS_ASSETS")
+    return folder
