@@ -8,15 +8,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tomllib import TOMLDecodeError
+from tomllib import loads
 from typing import Any, Protocol
 
-from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Toml
 
 import gradlens
-
-BARE = Parameter(negative=())
 
 
 class Advance(Protocol):
@@ -36,10 +34,18 @@ def application(name: str, purpose: str) -> App:
         name=name,
         help=purpose,
         version=gradlens.__version__,
-        default_parameter=BARE,
+        default_parameter=Parameter(negative=()),
         config=config_file,
+        error_formatter=_sentence,
         result_action="return_value",
     )
+
+
+def _sentence(error: CycloptsError) -> Any:
+    """A mistyped flag is refused like everything else: in one line."""
+    from rich.text import Text
+
+    return Text(f"gradlens: {' '.join(str(error).split())}", no_wrap=True, overflow="ignore")
 
 
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -51,9 +57,10 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     if not path.is_file():
         raise ValueError(f"--config: there is no file {str(path)!r}")
     try:
-        Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
-    except TOMLDecodeError as error:
+        loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"--config: {path.name!r} is no TOML file ({error})") from error
+    Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
 
 
 def run(app: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:

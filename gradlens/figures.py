@@ -81,7 +81,7 @@ def draw_lattice_map(ax: Axes, image: np.ndarray, contrast: np.ndarray, *, top: 
     height, width = grey.shape
     drawn = ax.imshow(
         contrast.clip(0, None), cmap=_veil(), norm=Normalize(0, top), interpolation="none",
-        extent=(0, width, height, 0), aspect="auto",
+        extent=(0, width, height, 0),
     )  # fmt: skip
     _bare(ax, title)
     return drawn

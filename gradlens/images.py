@@ -96,8 +96,7 @@ def fit(image: Image.Image, input_size: Sequence[int], *, interpolation: str, cr
     transform: Any = create_transform(
         size, is_training=False, interpolation=interpolation, crop_pct=crop_pct, normalize=False
     )
-    pixels = torch.as_tensor(np.array(transform(image.convert("L" if channels == 1 else "RGB"))))
-    pixels = pixels if pixels.ndim == 3 else pixels[None]
+    pixels = transform(image.convert("L" if channels == 1 else "RGB"))  # uint8, [C H W]
     if pixels.shape[0] != channels:
         raise ValueError(f"input_size: pictures have 1 or 3 channels, the network wants {channels}")
     return pixels.float() / 255

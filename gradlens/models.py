@@ -247,7 +247,7 @@ def _build(
     elif random:
         label = f"random, seed {seed}"
     else:
-        label = "pretrained, timm" if builder.startswith("timm:") else "as the factory made them"
+        label = "pretrained, timm" if builder.startswith("timm:") else f"as the factory made them, seed {seed}"
     info = ModelInfo(
         name=Path(name).name if path is not None and name not in BUNDLED else name,
         role=role,

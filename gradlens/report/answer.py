@@ -134,8 +134,11 @@ def _picture(run: Run, model: str) -> bytes:
     flat = gradient.sum(0)
     flat = flat / max(float(np.sqrt(np.mean(flat**2))), 1e-30)
     power = run.array(model, "power")
-    figure, axes = figures.new_figure(6.7, 2.05, 1, 4, width_ratios=[1, 1, 1, 1.12])
-    ax = axes[0]
+    if len(run.names) == 1:
+        figure, axes = figures.new_figure(5.6, 5.5, 2, 2)
+    else:
+        figure, axes = figures.new_figure(6.7, 2.05, 1, 4, width_ratios=[1, 1, 1, 1.12])
+    ax = axes.ravel()
     figures.draw_picture(ax[0], image, title=_short(run.images[0]))
     figures.draw_gradient(ax[1], flat, scale=4, title="input gradient")
     side = min(32, *flat.shape)
@@ -158,9 +161,9 @@ def _figure(run: Run, model: str, path: str) -> Block:
         alt=f"A photograph, the input gradient of {model}, its centre enlarged, and the mean gradient spectrum{ringed}",
         caption=[
             f"The gradient of the score, summed over colours, in units of its own rms from \u22124 (blue) to 4 (red); every "
-            f"pixel is drawn as a whole square. Right: mean power spectrum over n = {n} images, DC in the middle{ringed}."
+            f"pixel is drawn as a whole square. Last: mean power spectrum over n = {n} images, DC in the middle{ringed}."
         ],
-        width=1 if len(run.names) == 1 else 0.78,
+        width=0.76 if len(run.names) == 1 else 0.78,
     )
 
 

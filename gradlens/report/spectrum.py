@@ -45,7 +45,7 @@ def _figure(run: Run, model: str, found: list[int]) -> bytes:
     ax[0].set_ylabel("cycles / px")
     drawn = figures.draw_spectrum(ax[1], control, low=low, high=high, marks={}, title="photographs")
     ax[1].set_yticks([])
-    figures.add_scale(figure, drawn, ax[:2], "power, dB", shrink=0.6)
+    figures.add_scale(figure, drawn, ax[:2], "power, dB", shrink=0.6, pad=0.06)
     frequency = run.array(model, "frequency")
     profiles = {
         "input gradient": (run.array(model, "profile"), figures.GRADIENT),

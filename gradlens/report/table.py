@@ -3,7 +3,7 @@
 import numpy as np
 
 from gradlens.report.answer import explained
-from gradlens.report.document import Block, code, heading, paragraph, table
+from gradlens.report.document import Block, code, heading, pagebreak, paragraph, table
 from gradlens.report.run import KINDS, Run, number, probability, share, span
 
 SUBJECTS = {"input-gradient": "input gradient", "image": "photographs"}
@@ -11,6 +11,7 @@ SUBJECTS = {"input-gradient": "input gradient", "image": "photographs"}
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = [
+        pagebreak(),
         heading("The numbers"),
         explained(),
         paragraph("All of them, and each image's own, are in ", code("table.csv"), " beside this report."),

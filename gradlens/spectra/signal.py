@@ -75,8 +75,10 @@ def periods_of(period: Period, dimensions: int) -> tuple[int, ...]:
         TypeError: a period is not an integer.
         ValueError: a period is below 1, none is above 1, or their number is not that of the spatial axes.
     """
-    several = isinstance(period, Sequence) and not isinstance(period, str)
-    given: tuple[Any, ...] = tuple(period) if several else (period,) * dimensions
+    if isinstance(period, Sequence) and not isinstance(period, str):
+        given: tuple[Any, ...] = tuple(period)
+    else:
+        given = (period,) * dimensions
     if any(isinstance(p, bool) or not isinstance(p, SupportsIndex) for p in given):
         raise TypeError(f"period: must be an integer or one integer for each spatial axis, got {period!r}")
     if len(given) != dimensions:

@@ -1,0 +1,139 @@
+"""The PDF: it opens, says what the table says and nothing else, and is the same bytes each time."""
+
+import io
+import re
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pypdf import PdfReader
+
+from gradlens.analyze import Config, measure_models, short_table
+from gradlens.compare import contrast
+from gradlens.images import sample
+from gradlens.report import SECTIONS, write_report
+from gradlens.report.document import compile_pdf, paragraph
+from gradlens.report.run import Run, number, p_phrase, probability
+from gradlens.results import Results
+
+HOSTILE = "#panic(1) $x$ *b* @y <l> \\u{41} [z].png"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the bundled pair on two pictures, one with a name that typst must not read as code."""
+    photos = tmp_path_factory.mktemp("photos")
+    sample("chelsea").save(photos / HOSTILE)
+    sample("coffee").save(photos / "coffee.png")
+    folder = tmp_path_factory.mktemp("run")
+    measure_models(Config(images=photos, against="resnetblur18_half")).write(folder)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(saved: Path) -> str:
+    return "\n".join(page.extract_text() for page in PdfReader(saved / "report.pdf").pages)
+
+
+def test_holds_every_section_and_the_outline(saved: Path, text: str) -> None:
+    reader = PdfReader(saved / "report.pdf")
+    titles = [entry.title for entry in reader.outline if not isinstance(entry, list)]
+    assert titles == [
+        "resnet18_half", "resnetblur18_half", "Where it is", "The spectrum", "Who gets the gradient", "On the way down",
+        "The control", "The numbers", "How it was measured",
+    ]  # fmt: skip
+    assert len(SECTIONS) == 8
+    assert reader.metadata is not None
+    assert reader.metadata.title == "How much of this gradient is checkerboard?"
+    assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]
+    assert "python -m gradlens.analyze" in text
+
+
+def test_figures_stand_beside_it(saved: Path) -> None:
+    names = {p.name for p in (saved / "figures").iterdir()}
+    kinds = ("answer", "maps", "spectrum", "phases", "stages")
+    assert names == {"control.svg"} | {f"{kind}-{model}.svg" for kind in kinds for model in (0, 1)}
+
+
+def test_a_hostile_name_prints_literally(text: str) -> None:
+    assert HOSTILE.replace(" ", "") in re.sub(r"\s", "", text)
+
+
+def test_other_scripts_do_not_break_it() -> None:
+    assert compile_pdf("title", "kicker", [{"kind": "heading", "text": "h", "level": 1}, paragraph("写真 фото")], {})
+
+
+def allowed_numbers(folder: Path) -> set[str]:
+    """Every number of the table and of the manifest as a report may print it."""
+    results = Results.read(folder)
+    run = Run(results)
+    first, second = (results.table[results.table["model"] == name] for name in run.names)
+    values = pd.concat([results.table, contrast(first, second)])[["value", "low", "high", "p"]].to_numpy(float).ravel()
+    values = values[np.isfinite(values)]
+    printed = {number(v, digits) for v in values for digits in (0, 1, 2, 3)}
+    printed |= {number(100 * v, 2) for v in values} | {probability(v).removeprefix("< ") for v in values}
+    return {n.lstrip("\u2212") for n in printed} | set(re.findall(r"\d+\.\d+", (folder / "manifest.json").read_text()))
+
+
+def test_every_decimal_is_in_the_table(saved: Path, text: str) -> None:
+    prose = re.sub(r"[0-9a-f]{12,}", "", text)
+    fixed = {"0.01"}  # the level of significance
+    decimals = set(re.findall(r"(?<![\d.])\d+\.\d+(?![\d.])", prose))
+    assert len(decimals) > 100
+    assert decimals - allowed_numbers(saved) - fixed == set()
+
+
+def test_drawing_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    for name in ("table.csv", "arrays.safetensors", "manifest.json"):
+        (tmp_path / name).write_bytes((saved / name).read_bytes())
+    write_report(tmp_path)
+    for file in [p for p in saved.rglob("*") if p.is_file()]:
+        assert file.read_bytes() == (tmp_path / file.relative_to(saved)).read_bytes(), file.name
+
+
+def test_svg_keeps_whole_pixels(saved: Path) -> None:
+    """No picture in an SVG is resampled: each pixel of the 128 px gradient is a square of 4 x 4 equal ones."""
+    content = (saved / "figures" / "maps-0.svg").read_text()
+    pictures = [
+        Image.open(io.BytesIO(b64decode(data))) for data in re.findall(r"data:image/png;base64,([^\"]+)", content)
+    ]
+    large = [np.asarray(p.convert("RGB")) for p in pictures if p.size == (512, 512)]
+    assert len(large) == 8  # for two photographs: the picture, its gradient, its centre, the grey picture under the map
+    for pixels in large:
+        first = pixels[::4, ::4]
+        assert (pixels == first.repeat(4, 0).repeat(4, 1)).all()
+        assert len(np.unique(first.reshape(-1, 3), axis=0)) > 50
+
+
+def test_the_terminal_says_what_the_report_says(saved: Path, text: str) -> None:
+    words = short_table(saved)
+    run = Run(Results.read(saved))
+    row = run.contrast("resnet18_half", "input-gradient", 2, "signed")
+    assert f"{number(row.value)} dB" in words
+    flat = re.sub(r"\s+", " ", text)
+    assert words.splitlines()[0].split(". It is")[0].removeprefix("Yes. ") in flat
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"), [(-0.04, "0.0"), (-1.26, "\u22121.3"), (float("nan"), "–"), (float("inf"), "∞"), (2.0, "2.0")]
+)
+def test_numbers_as_printed(value: float, printed: str) -> None:
+    assert number(value) == printed
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [(0.00001, "p\u00a0<\u00a00.0001"), (0.0123, "p\u00a0=\u00a00.0123"), (0.5, "p\u00a0=\u00a00.50")],
+)
+def test_probabilities_as_printed(value: float, printed: str) -> None:
+    assert p_phrase(value) == printed
+
+
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
+    Results(pd.DataFrame({"value": [1.0]}), {"a": np.zeros(2)}, {"x": 1}).write(tmp_path)
+    with pytest.raises(ValueError, match="holds no run of analyze"):
+        write_report(tmp_path)
