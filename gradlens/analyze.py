@@ -271,7 +271,7 @@ def _plain(config: Config) -> dict[str, Any]:
 def short_table(folder: Path) -> str:
     """The run's answer and one line a period, for the terminal."""
     from gradlens.report.answer import conclusion
-    from gradlens.report.run import KINDS, SIGNIFICANCE, Run, number
+    from gradlens.report.run import KINDS, SIGNIFICANCE, Run, counted, number
 
     told = Run(Results.read(folder))
     lines = []
@@ -284,7 +284,10 @@ def short_table(folder: Path) -> str:
             ratio = told.row(model, "input-gradient", period, "phase_ratio", "phase").value
             control = told.contrast(model, "image", period, "signed").value
             lines += [f"{period:>6}  {cells[0]:>12}  {cells[1]:>12}  {number(ratio):>9}  {number(control):>9} dB"]
-        lines += [f"* p at most {SIGNIFICANCE}, joint over {len(told.images)} images, adjusted over the periods", ""]
+        lines += [
+            f"* p at most {SIGNIFICANCE}, joint over {counted(len(told.images), 'image')}, adjusted over the periods",
+            "",
+        ]
     return "\n".join(lines)
 
 

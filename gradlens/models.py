@@ -6,18 +6,17 @@ describes itself (`gradlens` in its safetensors metadata) needs only its path; t
 """
 
 import difflib
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from gradlens.checkpoints import card, file_hash, fill, read_state, state_hash
 
 Role = Literal["classifier", "discriminator", "generator"]
 
@@ -26,7 +25,6 @@ BUNDLED: dict[str, dict[Role, str]] = {
     "resnetblur18_half": {"classifier": "resnetblur18_half"},
     "dcgan_svhn": {"discriminator": "dcgan_svhn_discriminator", "generator": "dcgan_svhn_generator"},
 }
-NETWORKS = "gradlens.networks:"  # the only factories that a checkpoint may name
 
 
 @dataclass(frozen=True)
@@ -95,19 +93,20 @@ def load(
 
     Args, Returns, Raises: as `classifier` and `discriminator`.
     """
-    options = {"weights": weights, "seed": seed, "model_args": model_args, "input_size": input_size}
-    if name in BUNDLED and "classifier" not in BUNDLED[name]:
+    options: dict[str, Any] = {
+        "weights": weights, "seed": seed, "model_args": model_args, "input_size": input_size, "mean": mean, "std": std,
+    }  # fmt: skip
+    told = card(Path(name)) if Path(name).is_file() else None
+    role = told["role"] if told else next(iter(BUNDLED.get(name, {"classifier": name})))
+    if role == "discriminator":
         return discriminator(name, **options)
-    card = _card(Path(name)) if Path(name).is_file() else None
-    if card is not None and card["role"] == "discriminator":
-        return discriminator(name, **options)
-    return classifier(name, **options, mean=mean, std=std, drop_first=drop_first)
+    return classifier(name, **options, drop_first=drop_first)
 
 
 def load_against(name_or_file: str, name: str, **options: Any) -> Model:
     """The model to hold `name` against: another name, or `name` with the weights of a file that describes no network."""
     path = Path(name_or_file)
-    if path.is_file() and _card(path) is None:
+    if path.is_file() and card(path) is None:
         return load(name, weights=path, **options)
     return load(name_or_file, **options)
 
@@ -219,40 +218,20 @@ def _build(
     drop_first: int = 0,
 ) -> Model:
     """One road for every source: describe the network, build it, fill it, wrap it."""
-    path = _checkpoint_path(role, name)
-    card = _card(path) if path is not None else None
-    arguments = dict(model_args or {})
-    random, file = str(weights) == "random", None
-    if str(weights) not in ("random", "pretrained"):
-        file = Path(weights)
-    if card is not None:
-        if card["role"] != role:
-            raise ValueError(f"{name!r} is a {card['role']}, not a {role}")
-        builder, arguments = card["builder"], {**card["arguments"], **arguments}
-        file = file or (None if random else path)
-    else:
-        builder = name if ":" in name else f"timm:{name}"
-    state, label = (None, "") if file is None else (read_state(file), f"file {file.name}")
-    if file is not None and file == path and name in BUNDLED:
-        label = f"bundled, {card['origin']}" if card else label
-    network, preparation = _network(builder, arguments, seed, state, hub=not random and state is None)
-    preparation = {**preparation, **{k: card[k] for k in preparation if card and k in card}}
-    for key, value in (("input_size", input_size), ("mean", mean), ("std", std)):
-        if value is not None:
-            preparation[key] = value
-    if preparation.get("input_size") is None:
+    recipe = _recipe(role, name, str(weights), seed, model_args or {})
+    state = None if recipe.file is None else read_state(recipe.file)
+    network, preparation = _network(recipe, seed, state)
+    preparation |= {k: v for k, v in recipe.told.items() if k in preparation}
+    preparation |= {k: v for k, v in (("input_size", input_size), ("mean", mean), ("std", std)) if v is not None}
+    if preparation["input_size"] is None:
         raise ValueError(f"input_size: {name!r} does not say it; give C H W, as in --input-size 3 224 224")
     if state is not None:
-        _fill(network, state, label)
-    elif random:
-        label = f"random, seed {seed}"
-    else:
-        label = "pretrained, timm" if builder.startswith("timm:") else f"as the factory made them, seed {seed}"
+        fill(network, state, recipe.weights)
     info = ModelInfo(
-        name=Path(name).name if path is not None and name not in BUNDLED else name,
+        name=name if name in BUNDLED else Path(name).name,
         role=role,
-        weights=label,
-        sha256=_file_hash(file) if file is not None else _state_hash(network),
+        weights=recipe.weights,
+        sha256=state_hash(network) if recipe.file is None else file_hash(recipe.file),
         input_size=tuple(preparation["input_size"]),
         mean=_each_channel("mean", preparation["mean"], preparation["input_size"]),
         std=_each_channel("std", preparation["std"], preparation["input_size"]),
@@ -260,6 +239,40 @@ def _build(
         crop_pct=preparation["crop_pct"],
     )
     return Model(network, info, drop_first=drop_first)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What must be built and filled: `told` is what a checkpoint says of itself, `weights` what is loaded, in words."""
+
+    builder: str
+    arguments: dict[str, Any]
+    file: Path | None
+    hub: bool
+    weights: str
+    told: Mapping[str, Any]
+
+
+def _recipe(role: Role, name: str, weights: str, seed: int, model_args: Mapping[str, Any]) -> _Recipe:
+    """How to come by the network called `name`.
+
+    Raises:
+        ValueError: it is of another role, or there is no such file.
+    """
+    path = _checkpoint_path(role, name)
+    told = (card(path) if path is not None else None) or {}
+    if told and told["role"] != role:
+        raise ValueError(f"{name!r} is a {told['role']}, not a {role}")
+    builder = told.get("builder") or (name if ":" in name else f"timm:{name}")
+    file = path if weights == "pretrained" else None if weights == "random" else Path(weights)
+    hub = builder.startswith("timm:") and weights == "pretrained" and file is None
+    if file is not None:
+        words = f"bundled, {told['origin']}" if name in BUNDLED and file == path else f"file {file.name}"
+    elif hub:
+        words = "pretrained, timm"
+    else:
+        words = f"random, seed {seed}" if weights == "random" else f"as the factory made them, seed {seed}"
+    return _Recipe(builder, {**told.get("arguments", {}), **model_args}, file, hub, words, told)
 
 
 def renamed(model: Model, name: str) -> Model:
@@ -280,7 +293,7 @@ def _checkpoint_path(role: Role, name: str) -> Path | None:
         return Path(str(resources.files("gradlens").joinpath(f"weights/{BUNDLED[name][role]}.safetensors")))
     path = Path(name)
     if path.is_file():
-        if _card(path) is None:
+        if card(path) is None:
             raise ValueError(f"{name!r} does not describe its network; name the network and give --weights {name}")
         return path
     if path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
@@ -288,41 +301,15 @@ def _checkpoint_path(role: Role, name: str) -> Path | None:
     return None
 
 
-@cache
-def _card(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint says of its network, None if it says nothing.
-
-    Raises:
-        ValueError: its description is not one that gradlens may follow.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("gradlens")
-        card = json.loads(text) if text else None
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path.name!r} is no whole safetensors file ({error})") from error
-    if card is not None and not str(card.get("builder", "")).startswith(("timm:", NETWORKS)):
-        raise ValueError(
-            f"{path.name!r} names the builder {card.get('builder')!r}; only timm and gradlens.networks may be"
-        )
-    return card
-
-
-def _network(
-    builder: str, arguments: dict[str, Any], seed: int, state: Mapping[str, Tensor] | None, *, hub: bool
-) -> tuple[nn.Module, dict[str, Any]]:
+def _network(recipe: _Recipe, seed: int, state: Mapping[str, Tensor] | None) -> tuple[nn.Module, dict[str, Any]]:
     """The network and how its images are prepared. Random weights come from `seed`; the global RNG is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        if builder.startswith("timm:"):
-            return _timm(builder.removeprefix("timm:"), arguments, state, hub=hub)
-        network = _factory(builder)(**arguments)
+        if recipe.builder.startswith("timm:"):
+            return _timm(recipe.builder.removeprefix("timm:"), recipe.arguments, state, hub=recipe.hub)
+        network = _factory(recipe.builder)(**recipe.arguments)
     if not isinstance(network, nn.Module):
-        raise ValueError(f"{builder!r} returned a {type(network).__name__}, not an nn.Module")
+        raise ValueError(f"{recipe.builder!r} returned a {type(network).__name__}, not an nn.Module")
     plain = {"input_size": None, "mean": (0.0,), "std": (1.0,), "interpolation": "bilinear", "crop_pct": 1.0}
     return network, plain
 
@@ -374,57 +361,6 @@ def _factory(name: str) -> Callable[..., nn.Module]:
         raise ValueError(f"model: {name!r}: module {module!r} has no {attribute!r}") from error
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a safetensors file or a pickle, taken out of its wrapping (`state_dict`, `model`, `module.`).
-
-    Raises:
-        ValueError: there is no such file, it does not read, or it needs code to be read (which is never run).
-    """
-    if not path.is_file():
-        raise ValueError(f"weights: there is no file {str(path)!r}")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"weights: {path.name!r} is no whole safetensors file ({error})") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises UnpicklingError, EOFError, RuntimeError, ... for a bad file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"weights: {path.name!r} does not read as plain tensors ({reason})") from error
-    for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-            break
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"weights: {path.name!r} holds no state dict")
-    prefix = "module."
-    if all(k.startswith(prefix) for k in state):
-        state = {k.removeprefix(prefix): v for k, v in state.items()}
-    return dict(state)
-
-
-def _fill(network: nn.Module, state: Mapping[str, Tensor], label: str) -> None:
-    """Load `state` strictly, in the network's own dtype.
-
-    Raises:
-        ValueError: keys are missing or unexpected, or a shape differs; the first five are named.
-    """
-    own = network.state_dict()
-    faults = {
-        "missing": [k for k in own if k not in state],
-        "unexpected": [k for k in state if k not in own],
-        "of another shape": [k for k in own if k in state and own[k].shape != state[k].shape],
-    }
-    if any(faults.values()):
-        told = "; ".join(f"{len(v)} {k}: {', '.join(v[:5])}" for k, v in faults.items() if v)
-        raise ValueError(f"weights: {label} does not fit the network ({told})")
-    network.load_state_dict(dict(state), strict=True)
-
-
 def _each_channel(name: str, values: Sequence[float], input_size: Sequence[int]) -> tuple[float, ...]:
     """`values` for every channel; one value serves all, and so does any for a generator's latents."""
     values = tuple(float(v) for v in values)
@@ -433,17 +369,3 @@ def _each_channel(name: str, values: Sequence[float], input_size: Sequence[int])
     if len(input_size) == 3 and len(values) != input_size[0]:
         raise ValueError(f"{name}: needs one value for each of {input_size[0]} channels, got {list(values)}")
     return values
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _state_hash(network: nn.Module) -> str:
-    """SHA-256 over names and bytes of the state dict, in its order."""
-    digest = hashlib.sha256()
-    for key, value in network.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Array = NDArray[np.float64]
 Bin = tuple[int, ...]
@@ -515,3 +516,63 @@ def spectrum_distance(x: Array, y: Array) -> float:
     decibels = [[10 * math.log10(power + 1e-8 / len(side)) for power in side] for side in (p, q)]
     difference = [a - b for a, b in zip(*decibels, strict=True)]
     return math.sqrt(sum(d**2 for d in difference) / len(difference))
+
+
+# Gradients and compare
+
+
+def finite_differences(score: Callable[[Array], float], image: Array, step: float = 1e-5) -> Array:
+    """Central differences of `score`, pixel by pixel."""
+    gradient = np.zeros_like(image)
+    for at in every(image.shape):
+        ahead, behind = image.copy(), image.copy()
+        ahead[at] += step
+        behind[at] -= step
+        gradient[at] = (score(ahead) - score(behind)) / (2 * step)
+    return gradient
+
+
+def expanded_tail(n: int) -> float:
+    """Hesterberg 2015, section 4.4: the tail of the percentile interval widened to a t interval's width, 95 %."""
+    return float(stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1)))
+
+
+def bootstrap_samples(n: int, resamples: int) -> list[list[int]]:
+    """Images drawn with replacement, one list a resample, in the draws of a seeded generator."""
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return [[image for image in range(n) for _ in range(row[image])] for row in counts]
+
+
+def mean_interval(values: Array, resamples: int = 4000) -> tuple[float, float]:
+    """The expanded percentile interval of the mean."""
+    n = len(values)
+    means = [sum(float(values[i]) for i in sample) / n for sample in bootstrap_samples(n, resamples)]
+    tail = expanded_tail(n)
+    return float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
+
+
+def imbalance_interval(energies: Array, resamples: int = 4000) -> tuple[float, float]:
+    """The same of `set_imbalance`, `[N *T]`: in each resample the mean over pairs of two distinct images."""
+    n = len(energies)
+    departure = energies.reshape(n, -1) - 1
+    resampled = []
+    for sample in bootstrap_samples(n, resamples):
+        total, pairs = 0.0, 0
+        for i, j in itertools.product(range(n), repeat=2):
+            if sample[i] != sample[j]:
+                total += float((departure[sample[i]] * departure[sample[j]]).mean())
+                pairs += 1
+        if pairs:
+            resampled.append(math.copysign(math.sqrt(abs(total / pairs)), total))
+    tail = expanded_tail(n)
+    return float(np.quantile(resampled, tail)), float(np.quantile(resampled, 1 - tail))
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p: the smallest over all q not below p of q m / rank(q), at most 1."""
+    m = len(p_values)
+    adjusted = []
+    for p in p_values:
+        above = [q * m / sum(r <= q for r in p_values) for q in p_values if q >= p]
+        adjusted.append(min(1.0, *above))
+    return adjusted

@@ -34,7 +34,8 @@ def test_each_stage_of_the_generator_doubles_the_side(
 
 
 @pytest.mark.parametrize(
-    ("widths", "channels", "side"), [((64, 128, 256), 3, 32), ((4, 6), 1, 28), ((4,), 2, 6), ((4, 6, 8), 1, 28)]
+    ("widths", "channels", "side"),
+    [((64, 128, 256), 3, 32), ((4, 6), 1, 28), ((4,), 2, 6), pytest.param((4, 6, 8), 1, 28, id="odd side at last")],
 )
 def test_the_discriminator_gives_one_score_an_image(widths: tuple[int, ...], channels: int, side: int) -> None:
     assert DCGANDiscriminator(widths, channels, side).eval()(torch.zeros(3, channels, side, side)).shape == (3, 1)
@@ -111,8 +112,7 @@ def test_the_bundled_generator_paints_what_its_author_painted(assets: Path) -> N
     z = latents(16, 100)
     with torch.no_grad():
         away = (models.generator()(z) - (original(z) + 1) / 2).abs()
-    assert away.max() < 2 / 255  # measured: see the assertion's margin in the report of this test
-    assert away.mean() < 0.2 / 255
+    assert away.max() < 0.5 / 255  # measured 0.14 / 255: no 8-bit level is off by one
 
 
 @pytest.mark.assets
@@ -123,4 +123,4 @@ def test_the_bundled_discriminator_judges_as_its_author_did(assets: Path) -> Non
     with torch.no_grad():
         wanted = original(2 * images - 1)
         away = (models.discriminator()(images) - wanted).abs()
-    assert away.max() < 0.01 * wanted.std()
+    assert away.max() < 0.01 * wanted.std()  # measured 0.004; std is 2.4 logits

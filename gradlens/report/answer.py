@@ -4,7 +4,7 @@ import numpy as np
 
 from gradlens import figures
 from gradlens.report.document import Block, Part, answer, bullets, heading, paragraph, picture, plain, strong
-from gradlens.report.run import KINDS, Run, enumeration, number, p_phrase, share, span
+from gradlens.report.run import KINDS, Row, Run, counted, enumeration, number, p_phrase, share, span
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
@@ -54,8 +54,8 @@ def _reasons(run: Run, model: str) -> list[list[Part]]:
         [
             strong("How sure. "),
             plain(
-                f"{_images(run)}; 95 % interval {span(row)} dB; p is joint over the images and adjusted for "
-                f"{len(run.periods(model))} periods. The lattice holds {share(part.value)} of the energy, "
+                f"{counted(row.n, 'photograph')}; {_interval(row)}; p is joint over the images and adjusted for "
+                f"{counted(len(run.periods(model)), 'period')}. The lattice holds {share(part.value)} of the energy, "
                 f"white noise would put {share(floor.value)} there."
             ),
         ],
@@ -75,31 +75,34 @@ def _unevenness(run: Run, model: str) -> str:
     if not measured:
         return "The images are too small for the energy of the sampling phases to be compared."
     ratio = run.row(model, "input-gradient", measured[0], "phase_ratio", "phase")
+    first = (
+        f"At period {measured[0]} px the most favoured of {measured[0] ** 2} pixel positions gets {number(ratio.value)} times "
+        "the energy of the least. "
+    )
+    if ratio.n < 2:
+        return f"{first}What several images have in common needs more than one image."
     said = []
     for period in dict.fromkeys((measured[0], measured[-1])):
         value, floor = (
-            run.row(model, "input-gradient", period, m, "phase") for m in ("set_imbalance", "set_imbalance_test")
+            run.row(model, "input-gradient", period, metric, "phase")
+            for metric in ("set_imbalance", "set_imbalance_test")
         )
         said.append(f"{number(value.value, 2)} at {period} px (chance: {number(floor.value, 2)})")
-    return (
-        f"At period {measured[0]} px the most favoured of {measured[0] ** 2} pixel positions gets {number(ratio.value)} times "
-        f"the energy of the least. Imbalance over all positions, 0 being even: {enumeration(said)}."
-    )
+    return f"{first}Imbalance over all positions, 0 being even: {enumeration(said)}."
 
 
 def _births(run: Run, model: str) -> str:
     groups: dict[tuple[str, str], list[int]] = {}
-    for period in sorted({p for stage in run.stages(model) for p in run.periods(model)}):
+    for period in run.periods(model):
         born = run.birth(model, period)
-        if born is None:
-            continue
-        stage, above = born
-        upper = f"between {above['layer']} and " if above is not None else "above "
-        lower = stage["layer"] or "the image"
-        groups.setdefault((upper, lower), []).append(period)
+        if born is not None:
+            groups.setdefault(born, []).append(period)
     if not groups:
         return "On the way from the score down to the image no stage carries a lattice at these periods."
-    said = [f"{enumeration([str(p) for p in periods])} px {upper}{lower}" for (upper, lower), periods in groups.items()]
+    said = [
+        f"{enumeration([str(p) for p in periods])} px {f'between {above} and' if above else 'before'} {stage or 'the image'}"
+        for (stage, above), periods in groups.items()
+    ]
     return (
         "On the way down from the score each period is written by the layers between two stages: "
         f"{'; '.join(said)}. A stage closer to the image may even it out again."
@@ -123,8 +126,8 @@ def _control(run: Run, model: str) -> str:
     return f"Measured the same way, at the size the network sees, they hold {' and '.join(parts)}."
 
 
-def _images(run: Run) -> str:
-    return f"{len(run.images)} photograph{'s' if len(run.images) != 1 else ''}"
+def _interval(row: Row) -> str:
+    return "one image has no interval" if row.n < 2 else f"95 % interval {span(row)} dB"
 
 
 @figures.styled
@@ -161,7 +164,7 @@ def _figure(run: Run, model: str, path: str) -> Block:
         alt=f"A photograph, the input gradient of {model}, its centre enlarged, and the mean gradient spectrum{ringed}",
         caption=[
             f"The gradient of the score, summed over colours, in units of its own rms from \u22124 (blue) to 4 (red); every "
-            f"pixel is drawn as a whole square. Last: mean power spectrum over n = {n} images, DC in the middle{ringed}."
+            f"pixel is drawn as a whole square. Last: mean power spectrum over n = {run.sample}, DC in the middle{ringed}."
         ],
         width=0.76 if len(run.names) == 1 else 0.78,
     )

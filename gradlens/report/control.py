@@ -19,7 +19,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
             path,
             alt="Contrast of each period in the gradients and in the photographs, signed and envelope",
             caption=[
-                f"Mean contrast over n = {len(run.images)} images with 95 % bootstrap intervals; filled where p is at most "
+                f"Mean contrast over n = {run.sample} with 95 % bootstrap intervals; filled where p is at most "
                 "0.01 and the contrast above 0. Compare points of one period; contrasts of two periods have no common scale."
             ],
         ),

@@ -21,7 +21,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
                 path,
                 alt=f"For {shown} images: the photograph, the input gradient of {model}, its centre, and the lattice map",
                 caption=[
-                    f"{model}. The first {shown} of n = {len(run.images)} images. Gradients are summed over colours, each in "
+                    f"{model}. The first {shown} of n = {run.sample}. Gradients are summed over colours, each in "
                     "units of its own rms, all on one scale. Right: contrast of the "
                     f"{finding.period} px lattice ({finding.kind}) in each window, half-overlapping; one window alone "
                     "strays by several dB. Made by ",

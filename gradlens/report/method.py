@@ -1,7 +1,7 @@
 """How it was measured: definitions, versions, weights and their hash, preprocessing, seed and the command."""
 
 from gradlens.report.document import Block, code, heading, link, listing, paragraph, strong, table
-from gradlens.report.run import Run
+from gradlens.report.run import Run, counted
 
 DISTILL = "https://doi.org/10.23915/distill.00003"
 
@@ -69,7 +69,7 @@ def _list(values: list[float]) -> str:
 
 def _names(names: list[str], room: int = 40) -> list:
     """The images by name; beyond `room` only their number."""
-    parts: list = [f"{len(names)} images: "]
+    parts: list = [f"{counted(len(names), 'image')}: "]
     for number, name in enumerate(names[:room]):
         parts += [", " if number else "", code(name)]
     return [*parts, "." if len(names) <= room else f" and {len(names) - room} more, listed in manifest.json."]

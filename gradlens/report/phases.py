@@ -21,14 +21,14 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
             f"({number(run.row(model, 'image', p, 'set_imbalance', 'phase').value, 2)})"
             for p in periods
         ]
+        common = f" Imbalance of the gradients (of the photographs): {'; '.join(said)}." if len(run.images) > 1 else ""
         blocks.append(
             picture(
                 path,
                 alt=f"Phase energies of the input gradients of {model} and of the photographs for periods {periods}",
                 caption=[
                     f"{model}. Mean energy of each of the T x T pixel positions relative to its neighbourhood (1 is even), "
-                    f"n = {len(run.images)} images; a column has one scale. Imbalance of the gradients (of the photographs): "
-                    f"{'; '.join(said)}."
+                    f"n = {run.sample}; a column has one scale.{common}"
                 ],
             )
         )

@@ -61,6 +61,11 @@ class Run:
     def images(self) -> list[str]:
         return list(self.results.manifest["images"])
 
+    @property
+    def sample(self) -> str:
+        """How many images, in words: n of every mean over images."""
+        return counted(len(self.images), "image")
+
     def periods(self, model: str) -> list[int]:
         """The periods measured in a model's input gradient, rising."""
         table = self.set_rows(model, "input-gradient")
@@ -99,32 +104,47 @@ class Run:
 
     def stages(self, model: str) -> list[dict[str, Any]]:
         """The stages of a model that were measured, from coarse to fine, then the image itself (layer "")."""
-        entry = next(m for m in self.models if m["name"] == model)
+        entry = self.entry(model)
         inner = [s for s in reversed(entry["stages"]) if len(self.set_rows(model, "layer-gradient", s["layer"]))]
         size = entry["input_size"][1:]
         return [*inner, {"layer": "", "size": size, "stride": [1] * len(size)}]
 
     def at_stage(self, model: str, stage: dict[str, Any], period: int, kind: str) -> Row | None:
         """The contrast at a stage of a period in input pixels; None where the stage cannot hold or measure it."""
-        stride = stage["stride"][0]
-        if period % stride or period <= stride:
+        if not _holds(stage, period):
             return None
         subject = "layer-gradient" if stage["layer"] else "input-gradient"
-        row = self.contrast(model, subject, period // stride, kind, stage["layer"])
-        return None if np.isnan(row.value) else row
+        rows = self.rows(model, subject, "lattice_contrast", kind, stage["layer"])
+        own = [row for row in rows if row.period == period // stage["stride"][0] and not np.isnan(row.value)]
+        return own[0] if own else None
 
-    def birth(self, model: str, period: int) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
-        """The first stage on the way down that carries a period, and the measured stage above it; None if none does."""
-        above = None
-        for stage in self.stages(model):
+    def birth(self, model: str, period: int) -> tuple[str, str] | None:
+        """Between which layers a period is written: the first stage on the way down that carries it ("" the image), and
+        the stage above that one; "" where that could carry it too but is too small to tell. None if no stage carries it.
+        """
+        every = [*reversed(self.entry(model)["stages"]), self.stages(model)[-1]]
+        for above, stage in zip([None, *every], every, strict=False):
             rows = [self.at_stage(model, stage, period, kind) for kind in KINDS]
-            if any(row is not None and row.found for row in rows):
-                return stage, above
-            above = stage
+            if not any(row is not None and row.found for row in rows):
+                continue
+            told = above is not None and (
+                not _holds(above, period) or self.at_stage(model, above, period, "signed") is not None
+            )
+            return stage["layer"], above["layer"] if above is not None and told else ""
         return None
+
+    def entry(self, model: str) -> dict[str, Any]:
+        """What the manifest says of one model."""
+        return next(m for m in self.models if m["name"] == model)
 
     def array(self, model: str, name: str) -> np.ndarray:
         return self.results.arrays[f"{self.names.index(model)}/{name}"]
+
+
+def _holds(stage: Mapping[str, Any], period: int) -> bool:
+    """Whether a stage can carry a period of the image: a multiple of its stride, at least twice it."""
+    stride = stage["stride"][0]
+    return period % stride == 0 and period > stride
 
 
 def as_row(record: Mapping[Any, Any]) -> Row:
@@ -161,7 +181,14 @@ def p_phrase(value: float) -> str:
 
 def span(row: Row, digits: int = 1) -> str:
     """The interval of a row."""
+    if np.isnan(row.low):
+        return "–"
     return f"{number(row.low, digits)} to {number(row.high, digits)}"
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def enumeration(words: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
                 path,
                 alt=f"Mean power spectrum of the input gradients of {model} and of the photographs, and their radial profiles",
                 caption=[
-                    f"{model}. Mean over n = {len(run.images)} images of the power spectrum, each image divided by its mean "
+                    f"{model}. Mean over n = {run.sample} of the power spectrum, each image divided by its mean "
                     f"power, summed over colours, DC in the middle, one scale. {ringed}The radial profile averages a lattice "
                     "away; it is here because the literature shows it."
                 ],

@@ -27,7 +27,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
                 path,
                 alt=f"Signed and envelope contrast of each period at the stages of {model}: {names}",
                 caption=[
-                    f"{model}. Mean contrast over n = {len(run.images)} images with 95 % bootstrap intervals; filled where p "
+                    f"{model}. Mean contrast over n = {run.sample} with 95 % bootstrap intervals; filled where p "
                     "is at most 0.01 and the contrast above 0. A stage smaller than four periods is not measurable."
                 ],
             )

@@ -1,0 +1,108 @@
+"""Files of weights: read without running code, filled in strictly, named by their hash.
+
+A checkpoint of gradlens is a safetensors file whose metadata field `gradlens` describes its network in JSON: `role`,
+`builder` (`timm:NAME` or a class of `gradlens.networks`), `arguments`, `input_size`, `mean`, `std`, `interpolation`,
+`crop_pct` and `origin`. It may name no other builder, so a file cannot choose what code runs.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NETWORKS = "gradlens.networks:"  # the only factories that a checkpoint may name
+
+
+@cache
+def card(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint says of its network, None if it says nothing.
+
+    Raises:
+        ValueError: its description is not one that gradlens may follow.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("gradlens")
+        told = json.loads(text) if text else None
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path.name!r} is no whole safetensors file ({error})") from error
+    if told is not None and not str(told.get("builder", "")).startswith(("timm:", NETWORKS)):
+        raise ValueError(
+            f"{path.name!r} names the builder {told.get('builder')!r}; only timm and gradlens.networks may be"
+        )
+    return told
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a safetensors file or a pickle, taken out of its wrapping (`state_dict`, `model`, `module.`).
+
+    Raises:
+        ValueError: there is no such file, it does not read, or it needs code to be read (which is never run).
+    """
+    if not path.is_file():
+        raise ValueError(f"weights: there is no file {str(path)!r}")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"weights: {path.name!r} is no whole safetensors file ({error})") from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises UnpicklingError, EOFError, RuntimeError, ... for a bad file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"weights: {path.name!r} does not read as plain tensors ({reason})") from error
+    for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"weights: {path.name!r} holds no state dict")
+    prefix = "module."
+    if all(k.startswith(prefix) for k in state):
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
+    return dict(state)
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], label: str) -> None:
+    """Load `state` strictly, in the network's own dtype.
+
+    Raises:
+        ValueError: keys are missing or unexpected, or a shape differs; the first five are named.
+    """
+    own = network.state_dict()
+    faults = {
+        "missing": [k for k in own if k not in state],
+        "unexpected": [k for k in state if k not in own],
+        "of another shape": [k for k in own if k in state and own[k].shape != state[k].shape],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{len(v)} {k}: {', '.join(v[:5])}" for k, v in faults.items() if v)
+        raise ValueError(f"weights: {label} does not fit the network ({told})")
+    network.load_state_dict(dict(state), strict=True)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as `sha256sum` gives it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_hash(network: nn.Module) -> str:
+    """SHA-256 over names and bytes of the state dict, in its order."""
+    digest = hashlib.sha256()
+    for key, value in network.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

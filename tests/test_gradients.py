@@ -1,0 +1,541 @@
+"""Input gradients are those of captum, of float64 and of finite differences; a stream of them is the sum of its images."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import Saliency
+from torch import Tensor, nn
+
+from gradlens import models
+from gradlens.gradients import (
+    GradientStatistics,
+    collect,
+    input_gradient,
+    output_tensor,
+    stage_periods,
+    top_logit,
+)
+from gradlens.images import batches, fit, photographs
+from gradlens.probes import Stage, stages
+from gradlens.spectra import LatticeStatistics, lattice_statistics
+from tests import reference
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Seeded images in [0, 1]."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over the norm of what was expected."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+class Net(nn.Module):
+    """Two stride-2 convolutions, a norm and dropout; weights from a seed of its own; `end` shapes the output."""
+
+    def __init__(self, end: Callable[[Tensor], Any] | None = None, *, smooth: bool = False) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.c1, self.c2 = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 5, 3, 2, 1)
+            self.norm, self.drop = nn.BatchNorm2d(6), nn.Dropout(0.5)
+        self.act = nn.Tanh() if smooth else nn.ReLU(inplace=True)
+        self.end = end or (lambda y: y.mean((2, 3)))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.end(self.c2(self.drop(self.act(self.norm(self.c1(x))))))
+
+
+class Last(nn.Module):
+    """Moves channels to the end, as Swin does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.movedim(1, -1).contiguous()
+
+
+@pytest.fixture(scope="module")
+def resnet() -> models.Model:
+    return models.load("resnet18_half")
+
+
+@pytest.fixture(scope="module")
+def photos(resnet: models.Model) -> Tensor:
+    info = resnet.info
+    prepared = [
+        fit(p.open(), info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct) for p in photographs()
+    ]
+    return torch.stack(prepared)
+
+
+# One gradient
+
+
+def test_gradient_is_captums_saliency_without_the_absolute_value(resnet: models.Model, photos: Tensor) -> None:
+    classes = resnet(photos).argmax(1)
+    expected = Saliency(resnet).attribute(photos.clone().requires_grad_(), target=classes, abs=False)
+    found = input_gradient(resnet, photos)
+    assert (found < 0).any()
+    assert distance(found, expected) < 1e-5
+
+
+def test_gradient_of_float32_is_that_of_float64(resnet: models.Model, photos: Tensor) -> None:
+    """Rounding may route a pool or open a gate differently, so single pixels may differ by more than the rounding."""
+    expected = input_gradient(copy.deepcopy(resnet).double(), photos.double())
+    assert distance(input_gradient(resnet, photos), expected) < 1e-3
+
+
+def test_gradient_of_a_smooth_net_is_its_finite_difference() -> None:
+    net = Net(smooth=True).double().eval()
+    x = noise(1, 3, 8, 8, dtype=torch.float64)
+
+    def score(image: np.ndarray) -> float:
+        return net(torch.from_numpy(image)[None]).amax().item()
+
+    expected = reference.finite_differences(score, x[0].numpy())
+    np.testing.assert_allclose(input_gradient(net, x)[0].numpy(), expected, rtol=1e-6, atol=1e-10)
+
+
+def test_gradient_of_an_image_does_not_depend_on_its_batch(resnet: models.Model, photos: Tensor) -> None:
+    """Up to the order of sums in a convolution, which may change with the batch."""
+    together = input_gradient(resnet, photos)
+    for number in range(len(photos)):
+        assert distance(together[number : number + 1], input_gradient(resnet, photos[number : number + 1])) < 1e-4
+
+
+def test_gradient_is_per_unit_of_intensity() -> None:
+    info = models.ModelInfo("net", "classifier", "", "", (3, 16, 16), (0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
+    net = Net().eval()
+    x = noise(2, 3, 16, 16)
+    expected = input_gradient(net, (x - 0.5) / 0.25) / 0.25
+    torch.testing.assert_close(input_gradient(models.Model(net, info), x), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (3, 8, 8), (1, 4, 4, 4)], ids=["1-D", "2-D", "3-D"])
+def test_gradient_has_the_shape_of_its_images(shape: tuple[int, ...]) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    x = noise(2, *shape)
+    net(x)
+    weight = net[1].weight
+    expected = weight[net(x).argmax(1)].view_as(x)
+    torch.testing.assert_close(input_gradient(net, x), expected, rtol=0, atol=0)
+
+
+# Scores
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4,), lambda y: y),
+        ((4, 1), lambda y: y[:, 0]),
+        ((4, 1, 1, 1), lambda y: y[:, 0, 0, 0]),
+        ((4, 1, 3, 5), lambda y: y.mean((1, 2, 3))),
+        ((4, 1, 7), lambda y: y.mean((1, 2))),
+        ((4, 6), lambda y: y.amax(1)),
+        ((4, 6, 1, 1), lambda y: y.amax((1, 2, 3))),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_top_logit_is_the_largest_or_the_mean_of_a_critic(
+    shape: tuple[int, ...], expected: Callable[[Tensor], Tensor]
+) -> None:
+    output = noise(*shape) - 2
+    torch.testing.assert_close(top_logit(output), expected(output))
+
+
+@pytest.mark.parametrize("shape", [(2, 21, 8, 8), (2, 21, 8), (2, 2, 2, 2, 2)])
+def test_segmentation_needs_a_score(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"score: .*{shape[1]} maps, not logits; give a score"):
+        top_logit(noise(*shape))
+
+
+def test_score_of_a_whole_batch_in_one_number_is_refused_in_words() -> None:
+    with pytest.raises(ValueError):
+        top_logit(torch.tensor(1.0))
+
+
+def test_segmentation_is_refused_by_input_gradient_and_runs_with_a_score() -> None:
+    net = Net(lambda y: y).eval()
+    x = noise(2, 3, 16, 16)
+    with pytest.raises(ValueError, match="5 maps"):
+        input_gradient(net, x)
+    one_map = input_gradient(net, x, score=lambda y: y[:, 2].mean((1, 2)))
+    torch.testing.assert_close(one_map, input_gradient(Net(lambda y: y[:, 2].mean((1, 2))), x))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda y: (y, "state"),
+        lambda y: [y, y + 1],
+        lambda y: {"logits": y, "hidden": y + 1},
+        lambda y: OrderedDict(out=y, aux=2 * y),
+        lambda y: {"aux": 2 * y, "logits": y, "out": 3 * y},
+        lambda y: {"anything": y, "loss": None},
+    ],
+    ids=["tuple", "list", "logits", "out", "logits before out", "the only tensor"],
+)
+def test_logits_are_found_in_what_a_model_returns(wrap: Callable[[Tensor], Any]) -> None:
+    x = noise(2, 3, 16, 16)
+    expected = input_gradient(Net(), x)
+    assert torch.equal(input_gradient(Net(lambda y: wrap(y.mean((2, 3)))), x), expected)
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ({"a": torch.ones(2, 3), "b": torch.ones(2, 3)}, "dictionary with a, b"),
+        ({}, "dictionary"),
+        ((), "returns a tuple"),
+        (("no", torch.ones(2)), "returns a tuple"),
+        (None, "returns a NoneType"),
+        (3.0, "returns a float"),
+    ],
+    ids=str,
+)
+def test_outputs_without_clear_logits_are_refused(output: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        output_tensor(output)
+
+
+def test_score_can_pick_from_an_ambiguous_dictionary_as_its_error_says() -> None:
+    """The error says: give a score that picks one."""
+    x = noise(2, 3, 16, 16)
+    net = Net(lambda y: {"a": y.mean((2, 3)), "b": 2 * y.mean((2, 3))})
+    pick: Any = lambda output: output["b"].amax(1)  # noqa: E731
+    torch.testing.assert_close(input_gradient(net, x, score=pick), 2 * input_gradient(Net(), x))
+
+
+@pytest.mark.parametrize("trainable", [False, True], ids=["frozen", "trainable"])
+def test_output_that_does_not_depend_on_the_images_is_refused(trainable: bool) -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.ones(3), requires_grad=trainable)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.bias.expand(len(x), 3)
+
+    with pytest.raises(ValueError, match="does not depend on the images"):
+        input_gradient(Constant(), noise(2, 3, 8, 8))
+
+
+# No trace
+
+
+def state_of(model: nn.Module) -> list[Any]:
+    """Modes, hooks, parameters, their gradients, buffers and the random state."""
+    state: list[Any] = [torch.random.get_rng_state().tolist()]
+    state += [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    state += [(p.requires_grad, None if p.grad is None else p.grad.tolist(), p.tolist()) for p in model.parameters()]
+    return [*state, *(b.tolist() for b in model.buffers())]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_gradient_is_found_in_any_grad_mode(mode: Callable[[], Any]) -> None:
+    net, x = Net(), noise(2, 3, 16, 16)
+    expected = input_gradient(net, x)
+    with mode():
+        was = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        assert torch.equal(input_gradient(net, x), expected)
+        assert torch.equal(input_gradient(net, x * 1), expected)
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == was
+
+
+def test_training_model_is_measured_in_eval_mode_and_stays_as_it_was() -> None:
+    x = noise(4, 3, 16, 16)
+    expected = input_gradient(Net().eval(), x)
+    net = Net().train()
+    net.drop.training = False
+    net.c1.weight.requires_grad_(False)
+    for parameter in net.c2.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    before = state_of(net)
+    assert torch.equal(input_gradient(net, x), expected)
+    assert state_of(net) == before
+
+
+def test_collect_leaves_a_training_model_as_it_was() -> None:
+    net = Net().train()
+    found = stages(net, (3, 32, 32))
+    before = state_of(net)
+    collect(net, [noise(2, 3, 32, 32)], periods=(2, 4), stages=found)
+    assert state_of(net) == before
+
+
+def test_model_that_raises_stays_as_it_was() -> None:
+    def broken(y: Tensor) -> Tensor:
+        torch.rand(4)
+        raise RuntimeError("broken inside")
+
+    net = Net(broken).train()
+    before = state_of(net)
+    with pytest.raises(RuntimeError, match="broken inside"):
+        input_gradient(net, noise(2, 3, 16, 16))
+    with pytest.raises(RuntimeError, match="broken inside"):
+        collect(net, [noise(2, 3, 32, 32)], stages=[Stage("c1", (16, 16), (2, 2), "NCHW")], periods=(2,))
+    assert state_of(net) == before
+
+
+def test_images_are_left_as_they_were() -> None:
+    x = noise(2, 3, 16, 16).requires_grad_()
+    before = x.detach().clone()
+    found = input_gradient(nn.Sequential(nn.ReLU(inplace=True), Net()), x)
+    assert x.grad is None and x.requires_grad and torch.equal(x, before)
+    assert not found.requires_grad
+
+
+# A stream of images
+
+
+def assert_same(found: LatticeStatistics, expected: LatticeStatistics, *, rtol: float = 0, atol: float = 0) -> None:
+    """All fields agree; NaN equals NaN."""
+    for name, value in vars(expected).items():
+        other = getattr(found, name)
+        if isinstance(value, dict):
+            assert list(other) == list(value), name
+            pairs = [(other[key], value[key]) for key in value]
+        else:
+            pairs = [(other, value)]
+        for a, b in pairs:
+            if isinstance(b, Tensor):
+                torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True)
+            else:
+                assert a == b, name
+
+
+IMAGES = noise(6, 3, 48, 48, dtype=torch.float64)
+PERIODS = (2, 4)
+
+
+def collected(net: nn.Module, size: int, **options: Any) -> GradientStatistics:
+    return collect(net, [IMAGES[i : i + size] for i in range(0, len(IMAGES), size)], periods=PERIODS, **options)
+
+
+def test_collect_is_what_is_computed_by_hand() -> None:
+    net = Net().double().eval()
+    found = collected(net, 2)
+    gradients = []
+    for image in IMAGES:
+        leaf = image[None].clone().requires_grad_()
+        gradients.append(torch.autograd.grad(net(leaf).amax(1).sum(), leaf)[0])
+    assert_same(found.gradient, lattice_statistics(torch.cat(gradients), PERIODS), rtol=1e-9, atol=1e-9)
+    assert_same(found.control, lattice_statistics(IMAGES, PERIODS), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.example_gradients, torch.cat(gradients[:4]).float())
+    assert found.layers == {}
+
+
+def test_batch_size_does_not_change_the_result() -> None:
+    """Float64: sums in another order differ by rounding; p counts draws, which rounding does not move here."""
+    net = Net().double()
+    found = stages(net, (3, 48, 48))
+    one, four = (collected(net, size, stages=found) for size in (1, 4))
+    assert one.names == four.names
+    assert_same(one.gradient, four.gradient, rtol=1e-9, atol=1e-9)
+    for stage in one.layers:
+        assert_same(one.layers[stage], four.layers[stage], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(one.example_gradients, four.example_gradients)
+
+
+def test_images_are_named_or_numbered() -> None:
+    net = Net().double()
+    assert collected(net, 4).names == ("1", "2", "3", "4", "5", "6")
+    named = [(["cat", "dog"], IMAGES[:2]), (["owl"], IMAGES[2:3])]
+    assert collect(net, named, periods=(2,)).names == ("cat", "dog", "owl")
+
+
+def test_photographs_stream_with_their_names(resnet: models.Model, photos: Tensor) -> None:
+    info = resnet.info
+    stream = batches(
+        photographs(),
+        lambda image: fit(image, info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct),
+        3,
+    )
+    found = collect(resnet, stream, periods=(2,))
+    assert found.names == ("astronaut", "chelsea", "coffee", "rocket")
+    assert torch.equal(found.example_images, photos)
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+def test_examples_are_the_first_four(size: int) -> None:
+    found = collected(Net().double(), size)
+    assert torch.equal(found.example_images, IMAGES[:4])
+    assert found.example_gradients.shape == (4, 3, 48, 48)
+
+
+def test_examples_outlive_a_buffer_that_is_filled_again() -> None:
+    buffer = torch.empty_like(IMAGES[:1])
+
+    def stream() -> Any:
+        for image in IMAGES[:3]:
+            buffer[0] = image
+            yield buffer
+
+    assert torch.equal(collect(Net().double(), stream(), periods=(2,)).example_images, IMAGES[:3])
+
+
+def test_advance_is_told_of_each_batch() -> None:
+    told: list[int] = []
+    collected(Net().double(), 4, advance=told.append)
+    assert told == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("stride", "periods", "expected"),
+    [
+        ((2, 2), (2, 4, 6, 8), (2, 3, 4)),
+        ((4, 4), (2, 4, 8, 12, 32), (2, 3, 8)),
+        ((3, 3), (2, 3, 6), (2,)),
+        ((2, 4), (2, 4, 8), ()),
+        ((8,), (8, 16), (2,)),
+        ((16, 16), (2, 4, 8), ()),
+    ],
+)
+def test_stage_periods_are_multiples_of_the_stride(
+    stride: tuple[int, ...], periods: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    assert stage_periods(Stage("", (8,) * len(stride), stride, "NCHW"), periods) == expected
+
+
+def test_stages_are_measured_at_their_own_periods() -> None:
+    net = Net().double()
+    found = stages(net, (3, 48, 48))
+    assert [(s.layer, s.stride) for s in found] == [("drop", (2, 2)), ("c2", (4, 4))]
+    statistics = collect(net, [IMAGES], periods=(2, 4, 8), stages=found)
+    assert [(s.layer, v.periods) for s, v in statistics.layers.items()] == [("drop", (2, 4)), ("c2", (2,))]
+    net.eval()
+    leaf = IMAGES.clone().requires_grad_()
+    a = net.norm(net.c1(leaf)).relu()
+    by_hand = torch.autograd.grad(net.c2(a).mean((2, 3)).amax(1).sum(), a)[0]
+    assert_same(statistics.layers[found[0]], lattice_statistics(by_hand, (2, 4)), rtol=1e-9, atol=1e-9)
+
+
+def test_channels_last_stages_are_measured_with_channels_first() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 24, 3, 2, 1), Last(), nn.Linear(24, 5), nn.Tanh()).double()
+        whole = nn.Sequential(net, nn.Flatten(), nn.Linear(24 * 24 * 5, 4).double())
+    stage = Stage("0.1", (24, 24), (2, 2), "NHWC")
+    assert stages(whole, (3, 48, 48)) == [Stage("0", (24, 24), (2, 2), "NHWC")]
+    found = collect(whole, [IMAGES], periods=(4,), stages=[stage]).layers[stage]
+    a = net[1](net[0](IMAGES)).detach().requires_grad_()
+    gradient = torch.autograd.grad(whole[2](net[3](net[2](a)).flatten(1)).amax(1).sum(), a)[0]
+    by_hand = torch.stack([gradient[..., channel] for channel in range(24)], 1)
+    assert (found.channels, found.size) == (24, (24, 24))
+    assert_same(found, lattice_statistics(by_hand, (2,)), rtol=1e-9, atol=1e-9)
+
+
+def test_stage_of_a_layer_that_runs_at_several_resolutions_is_measured_at_its_own() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c1, self.c2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pool(self.relu(self.c2(self.pool(self.relu(self.c1(x)))))).mean((2, 3))
+
+    net = Pooled().double()
+    found = collect(net, [IMAGES], periods=(2, 4, 8), stages=stages(net, (3, 48, 48)))
+    assert [(stage.size, value.size) for stage, value in found.layers.items()] == [((24, 24),) * 2, ((12, 12),) * 2]
+
+
+def test_stage_that_no_gradient_reaches_is_named() -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.look, self.c = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                gate = self.look(x).mean((2, 3))
+            return self.c(x).mean((2, 3)) * gate
+
+    net = Detached().requires_grad_(False)
+    with pytest.raises(ValueError, match="'look'"):
+        collect(net, [noise(2, 3, 32, 32)], periods=(4,), stages=[Stage("look", (16, 16), (2, 2), "NCHW")])
+
+
+def test_stage_that_never_runs_is_named() -> None:
+    net = Net()
+    net.add_module("spare", nn.Conv2d(3, 3, 1))
+    with pytest.raises(ValueError, match="never reached 'spare'"):
+        collect(net, [noise(2, 3, 32, 32)], periods=(4,), stages=[Stage("spare", (16, 16), (2, 2), "NCHW")])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_other_dtype_runs_in_a_copy(dtype: torch.dtype) -> None:
+    net, x = Net(), noise(3, 3, 48, 48)
+    before = state_of(net)
+    found = collect(net, [x], periods=(2,), dtype=dtype)
+    assert state_of(net) == before and net.c1.weight.dtype is torch.float32
+    assert found.gradient.power.dtype is torch.float64
+    expected = collect(copy.deepcopy(net).to(dtype), [x.to(dtype)], periods=(2,))
+    assert_same(found.gradient, expected.gradient)
+    torch.testing.assert_close(found.control.power, lattice_statistics(x, (2,)).power)
+
+
+def test_bfloat16_reads_as_float32_within_its_rounding(resnet: models.Model, photos: Tensor) -> None:
+    """Eight bits of mantissa: noise on every pixel, so contrasts agree to about a decibel."""
+    full, half = (collect(resnet, [photos], periods=(2, 4), dtype=d).gradient for d in (None, torch.bfloat16))
+    for key, value in full.contrast.items():
+        assert abs(float(half.contrast[key].mean() - value.mean())) < 1.5, key
+
+
+def test_model_in_place_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: nn.Module) -> nn.Module:
+        raise AssertionError("copied")
+
+    monkeypatch.setattr("gradlens.gradients.copy.deepcopy", refuse)
+    collect(Net(), [noise(1, 3, 32, 32)], periods=(2,), device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_gradient_that_is_not_finite_names_its_image(value: float) -> None:
+    class Spoilt(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            factor = torch.where(x.flatten(1).amax(1) > 1, value, 1.0)
+            return x.flatten(1)[:, :4] * factor[:, None]
+
+    x = noise(4, 3, 32, 32)
+    x[2, 0, 0, 0] = 2
+    stream = [(["a", "b"], x[:2]), (["c", "d"], x[2:])]
+    with pytest.raises(ValueError, match="the gradient of image 'c'"):
+        collect(Spoilt(), stream, periods=(2,))
+
+
+@pytest.mark.parametrize("stream", [[], [IMAGES[:0]]], ids=["no batch", "an empty batch"])
+def test_no_image_is_refused(stream: list[Tensor]) -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        collect(Net().double(), stream)
+
+
+def test_empty_batch_adds_nothing() -> None:
+    net = Net().double()
+    found = collect(net, [IMAGES, IMAGES[:0]], periods=(2,))
+    assert_same(found.gradient, collect(net, [IMAGES], periods=(2,)).gradient)
+
+
+def test_names_must_be_as_many_as_images() -> None:
+    with pytest.raises(ValueError):
+        collect(Net().double(), [(["only"], IMAGES[:2])], periods=(2,))
+
+
+def test_compiled_network_has_no_stages() -> None:
+    net = Net()
+    with pytest.raises(ValueError, match=r"compile: .*leave out stages"):
+        collect(net, [noise(1, 3, 32, 32)], periods=(2,), compile=True, stages=stages(net, (3, 32, 32)))
+
+
+def test_gradients_differ_from_image_to_image() -> None:
+    found = input_gradient(Net(), noise(3, 3, 16, 16))
+    assert all(distance(found[a], found[b]) > 0.01 for a, b in itertools.combinations(range(3), 2))
