@@ -682,11 +682,11 @@ def test_weights_once_fetched_need_no_hub(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("why", ["offline", "unknown repository", "nobody answers"])
+@pytest.mark.parametrize("why", ["offline", "unknown repository"])
 def test_without_the_hub_one_sentence_names_the_way_out(why: str, tmp_path: Path) -> None:
     with serving("timm/another", b"") as hub:
-        endpoint = hub.endpoint if why == "unknown repository" else "http://127.0.0.1:9"
-        said = ask(tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="1" if why == "offline" else "0")
+        offline = "1" if why == "offline" else "0"
+        said = ask(tmp_path, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE=offline)
     assert said.startswith("the weights of 'test_resnet.r160_in1k' are not on this machine and the hub gave none (")
     assert said.endswith("give --weights FILE or --weights random") and "\n" not in said
 

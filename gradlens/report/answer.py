@@ -158,7 +158,6 @@ def _picture(run: Run, model: str) -> bytes:
 def _figure(run: Run, model: str, path: str) -> Block:
     finding = run.headline(model)
     ringed = f"; the lattice of {finding.period} px is ringed" if finding.significant else ""
-    n = int(run.contrast(model, "input-gradient", finding.period, finding.kind).n)
     return picture(
         path,
         alt=f"A photograph, the input gradient of {model}, its centre enlarged, and the mean gradient spectrum{ringed}",
