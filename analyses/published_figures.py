@@ -17,7 +17,7 @@ from gradlens.compare import SIGNIFICANCE, measure
 from gradlens.console import application, say
 from gradlens.console import run as run_command
 from gradlens.images import open_image
-from gradlens.results import Results, check_free, circumstances, new_run, run_folder
+from gradlens.results import Results, circumstances, new_run, run_folder
 from gradlens.spectra import lattice_statistics
 
 PERIODS = (2, 4)
@@ -83,9 +83,8 @@ def main() -> None:
     @app.default
     def launch(config: Config) -> int:
         target = run_folder(config.out, "published_figures")
-        check_free(target, force=config.force)
-        results = run(config)
         with new_run(target, "published_figures", force=config.force) as folder:
+            results = run(config)
             results.write(folder)
         print(verdicts(results).to_string(index=False, float_format="{:.4g}".format))
         say(f"results: {target}")

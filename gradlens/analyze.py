@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from gradlens.console import application, progress, run, say
-from gradlens.results import Results, check_free, circumstances, new_run, run_folder
+from gradlens.results import Results, circumstances, new_run, run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,13 +81,11 @@ def analyze(config: Config) -> Path:
         ValueError, OSError: something asked for cannot be had; the message names it and the remedy.
     """
     target = run_folder(config.out, "analyze")
-    check_free(target, force=config.force)
-    say(f"gradlens: analysing {config.model}; loading PyTorch")
-    from gradlens.report import write_report
-
-    results = measure_models(config)
     with new_run(target, "analyze", force=config.force) as folder:
-        results.write(folder)
+        say(f"gradlens: analysing {config.model}; loading PyTorch")
+        from gradlens.report import write_report
+
+        measure_models(config).write(folder)
         say("drawing the report")
         write_report(folder)
     return target

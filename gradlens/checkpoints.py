@@ -8,17 +8,17 @@ A checkpoint of gradlens is a safetensors file whose metadata field `gradlens` d
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gradlens import networks
+
 NETWORKS = "gradlens.networks:"  # the only factories that a checkpoint may name
 
 
-@cache
 def card(path: Path) -> dict[str, Any] | None:
     """What a checkpoint says of its network, None if it says nothing.
 
@@ -35,11 +35,24 @@ def card(path: Path) -> dict[str, Any] | None:
         told = json.loads(text) if text else None
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path.name!r} is no whole safetensors file ({error})") from error
-    if told is not None and not str(told.get("builder", "")).startswith(("timm:", NETWORKS)):
-        raise ValueError(
-            f"{path.name!r} names the builder {told.get('builder')!r}; only timm and gradlens.networks may be"
-        )
+    if told is not None:
+        _check(told, path.name)
     return told
+
+
+def _check(told: Any, name: str) -> None:
+    """Refuse a description that gradlens cannot or may not follow."""
+    builder = told.get("builder") if isinstance(told, dict) else ""
+    if builder != "" and not (isinstance(builder, str) and builder.startswith(("timm:", NETWORKS))):
+        raise ValueError(f"{name!r} names the builder {builder!r}; only timm and gradlens.networks may be")
+    wanted = {"role": str, "builder": str, "arguments": dict, "input_size": list}
+    if not isinstance(told, dict) or not all(isinstance(told.get(k), kind) for k, kind in wanted.items()):
+        raise ValueError(f"{name!r} does not describe its network: needs {', '.join(wanted)}")
+    assert isinstance(builder, str)
+    if builder.startswith(NETWORKS):
+        made = getattr(networks, builder.removeprefix(NETWORKS), None)
+        if not (isinstance(made, type) and issubclass(made, nn.Module)):
+            raise ValueError(f"{name!r} names {builder!r}, which is no network of gradlens")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -67,7 +80,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
             break
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise ValueError(f"weights: {path.name!r} holds no state dict")
     prefix = "module."
     if all(k.startswith(prefix) for k in state):

@@ -63,20 +63,25 @@ def sample(name: str) -> Image.Image:
 
 
 def open_image(path: Path) -> Image.Image:
-    """The picture in a file, upright, 8-bit RGB or grey; transparency is laid on white, 16 bits are scaled to 8.
+    """The picture in a file, upright, 8-bit RGB or grey; transparency is laid on white.
+
+    16 bits, and floating point from 0 to 1, are scaled to 8 bits.
 
     Raises:
-        ValueError: the file does not read as a picture.
+        ValueError: the file does not read as a picture, or its levels are out of range.
     """
     try:
         with Image.open(path) as image:
             image.load()
             image = ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"images: {path.name!r} does not read as a picture ({error})") from error
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         levels = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.rint(levels * (255 / 65535)).clip(0, 255).astype(np.uint8))
+        top = 1 if image.mode == "F" else 65535
+        if not 0 <= levels.min() <= levels.max() <= top:
+            raise ValueError(f"images: {path.name!r} holds levels beyond 0 to {top}; convert it to 8 or 16 bits")
+        image = Image.fromarray(np.rint(levels * (255 / top)).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -223,8 +224,17 @@ def _build(
     network, preparation = _network(recipe, seed, state)
     preparation |= {k: v for k, v in recipe.told.items() if k in preparation}
     preparation |= {k: v for k, v in (("input_size", input_size), ("mean", mean), ("std", std)) if v is not None}
+    if (
+        preparation["input_size"] is not None
+        and recipe.builder.startswith("timm:")
+        and len(preparation["input_size"]) != 3
+    ):
+        raise ValueError(f"input_size: must be C H W, got {list(preparation['input_size'])}")
     if preparation["input_size"] is None:
         raise ValueError(f"input_size: {name!r} does not say it; give C H W, as in --input-size 3 224 224")
+    classes = getattr(network, "num_classes", None)
+    if drop_first < 0 or (isinstance(classes, int) and drop_first >= classes):
+        raise ValueError(f"drop_first: must leave at least one of {classes} logits, got {drop_first}")
     if state is not None:
         fill(network, state, recipe.weights)
     info = ModelInfo(
@@ -233,8 +243,8 @@ def _build(
         weights=recipe.weights,
         sha256=state_hash(network) if recipe.file is None else file_hash(recipe.file),
         input_size=tuple(preparation["input_size"]),
-        mean=_each_channel("mean", preparation["mean"], preparation["input_size"]),
-        std=_each_channel("std", preparation["std"], preparation["input_size"]),
+        mean=_each_channel("mean", preparation["mean"], role, preparation["input_size"]),
+        std=_each_channel("std", preparation["std"], role, preparation["input_size"]),
         interpolation=preparation["interpolation"],
         crop_pct=preparation["crop_pct"],
     )
@@ -272,7 +282,10 @@ def _recipe(role: Role, name: str, weights: str, seed: int, model_args: Mapping[
         words = "pretrained, timm"
     else:
         words = f"random, seed {seed}" if weights == "random" else f"as the factory made them, seed {seed}"
-    return _Recipe(builder, {**told.get("arguments", {}), **model_args}, file, hub, words, told)
+    arguments = dict(told.get("arguments", {}))
+    if file != path:
+        arguments.pop("num_classes", None)  # those of another file are that file's
+    return _Recipe(builder, arguments | dict(model_args), file, hub, words, told)
 
 
 def renamed(model: Model, name: str) -> Model:
@@ -307,7 +320,12 @@ def _network(recipe: _Recipe, seed: int, state: Mapping[str, Tensor] | None) -> 
         torch.random.default_generator.manual_seed(seed)
         if recipe.builder.startswith("timm:"):
             return _timm(recipe.builder.removeprefix("timm:"), recipe.arguments, state, hub=recipe.hub)
-        network = _factory(recipe.builder)(**recipe.arguments)
+        factory = _factory(recipe.builder)
+        try:
+            network = factory(**recipe.arguments)
+        except (TypeError, ValueError) as error:
+            source = f"{recipe.file.name!r}: " if recipe.told and recipe.file else ""
+            raise ValueError(f"model: {source}{recipe.builder!r} fails with {recipe.arguments}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"{recipe.builder!r} returned a {type(network).__name__}, not an nn.Module")
     plain = {"input_size": None, "mean": (0.0,), "std": (1.0,), "interpolation": "bilinear", "crop_pct": 1.0}
@@ -321,7 +339,8 @@ def _timm(
     import timm
     from timm.data.config import resolve_model_data_config
 
-    if not timm.is_model(name):
+    known = timm.is_model(name) and ("." not in name or name in timm.list_pretrained())
+    if not known:
         near = difflib.get_close_matches(
             name, [*BUNDLED, *timm.list_models(), *timm.list_pretrained()], n=3, cutoff=0.5
         )
@@ -334,38 +353,63 @@ def _timm(
             arguments = {**arguments, "num_classes": len(state[f"{head}.weight"])}
     try:
         network = timm.create_model(name, pretrained=hub, **arguments)
-    except (OSError, RuntimeError) as error:
-        if not hub:
-            raise ValueError(f"model: timm cannot build {name!r} with {arguments}: {error}") from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise OSError(
-            f"the weights of {name!r} are not on this machine and the hub gave none ({reason}); "
-            "give --weights FILE or --weights random"
-        ) from error
-    except (TypeError, KeyError, AssertionError) as error:
-        raise ValueError(f"model: timm cannot build {name!r} with {arguments}: {error}") from error
+    except Exception as error:  # a hub fails in as many ways as there are networks and proxies, timm in its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if hub and not isinstance(error, TypeError):
+            raise OSError(
+                f"the weights of {name!r} are not on this machine and the hub gave none that read ({reason}); "
+                "give --weights FILE or --weights random"
+            ) from error
+        raise ValueError(f"model: timm cannot build {name!r} with {arguments}: {reason}") from error
     config = resolve_model_data_config(network)
-    return network, {k: config[k] for k in ("input_size", "mean", "std", "interpolation", "crop_pct")}
+    preparation = {k: config[k] for k in ("input_size", "mean", "std", "interpolation", "crop_pct")}
+    return network, preparation | _as_built(preparation, arguments)
 
 
-def _factory(name: str) -> Callable[..., nn.Module]:
+def _as_built(preparation: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What `in_chans` and `img_size` change: the input size, and mean and std, whose average other channels get."""
+    channels, *size = preparation["input_size"]
+    if "img_size" in arguments:
+        side = arguments["img_size"]
+        size = [side, side] if isinstance(side, int) else list(side)
+    wanted = arguments.get("in_chans", channels)
+    changed: dict[str, Any] = {"input_size": (wanted, *size)}
+    if wanted != channels:
+        changed |= {k: (sum(preparation[k]) / len(preparation[k]),) for k in ("mean", "std")}
+    return changed
+
+
+def _factory(name: str) -> Callable[..., Any]:
     """The callable `package.module:factory`, with the working directory on the path as for `python -m`."""
     module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ValueError(f"model: {name!r} is not package.module:factory")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(import_module(module), attribute)
+        factory = getattr(import_module(module), attribute)
     except ImportError as error:
         raise ValueError(f"model: {name!r}: cannot import {module!r} ({error})") from error
     except AttributeError as error:
         raise ValueError(f"model: {name!r}: module {module!r} has no {attribute!r}") from error
+    if not callable(factory):
+        raise ValueError(f"model: {name!r} is a {type(factory).__name__}, not a callable that returns a network")
+    return factory
 
 
-def _each_channel(name: str, values: Sequence[float], input_size: Sequence[int]) -> tuple[float, ...]:
-    """`values` for every channel; one value serves all, and so does any for a generator's latents."""
+def _each_channel(name: str, values: Sequence[float], role: Role, input_size: Sequence[int]) -> tuple[float, ...]:
+    """`values` for every channel of an image; one value serves all.
+
+    Raises:
+        ValueError: their number is wrong, or one is not finite or, of `std`, not above 0.
+    """
     values = tuple(float(v) for v in values)
-    if len(values) == 1 and len(input_size) == 3:
+    if not all(isfinite(v) and (name == "mean" or v > 0) for v in values):
+        raise ValueError(f"{name}: must be finite{' and above 0' if name == 'std' else ''}, got {list(values)}")
+    if role == "generator":
+        return values  # of its images, whose channels its latents do not tell
+    if len(values) == 1:
         return values * input_size[0]
-    if len(input_size) == 3 and len(values) != input_size[0]:
+    if len(values) != input_size[0]:
         raise ValueError(f"{name}: needs one value for each of {input_size[0]} channels, got {list(values)}")
     return values

@@ -67,7 +67,8 @@ class DCGANDiscriminator(nn.Module):
             setattr(self, f"c{stage}", nn.Conv2d(before, after, 5, stride=2, padding=2, bias=False))
             if stage > 1:
                 setattr(self, f"bn{stage}", nn.BatchNorm2d(after, eps=eps))
-        self.fc = nn.Linear(widths[-1] * (side >> len(widths)) ** 2, 1, bias=False)
+            side = -(-side // 2)
+        self.fc = nn.Linear(widths[-1] * side**2, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.get_submodule("c1")(x), 0.2)

@@ -3,6 +3,7 @@
 A run holds `table.csv`, `arrays.safetensors`, `manifest.json`; a report adds `figures/` and `report.pdf`.
 """
 
+import csv
 import json
 import os
 import platform
@@ -38,11 +39,20 @@ class Results:
         import numpy as np
         from safetensors.numpy import save
 
-        self.table.to_csv(folder / "table.csv", index=False, float_format="%.6g", lineterminator="\n")
-        arrays = save({k: np.ascontiguousarray(v) for k, v in self.arrays.items()})
+        texts = self.table.select_dtypes(exclude="number").astype(str)
+        returns = any(texts[name].str.contains("\r", regex=False).any() for name in texts)
+        self.table.to_csv(
+            folder / "table.csv",
+            index=False,
+            float_format="%.6g",
+            lineterminator="\n",
+            quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL,  # a bare \r would end a line
+            errors="backslashreplace",
+        )
+        arrays = save({k: np.asarray(v, order="C") for k, v in self.arrays.items()})
         (folder / "arrays.safetensors").write_bytes(arrays)
         text = json.dumps(self.manifest, indent=1, ensure_ascii=False, sort_keys=True)
-        (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "manifest.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
@@ -63,6 +73,13 @@ class Results:
             table = pd.read_csv(folder / "table.csv", dtype=text, keep_default_na=False, na_values=_NUMBERS)
             arrays = load_file(folder / "arrays.safetensors")
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            if not isinstance(table.index, pd.RangeIndex):
+                raise ValueError("a row of table.csv has more fields than columns")
+            words = [c for c in _NUMBERS if len(table) and c in table and not pd.api.types.is_numeric_dtype(table[c])]
+            if words:
+                raise ValueError(f"table.csv holds words where numbers belong: {', '.join(words)}")
+            if not isinstance(manifest, dict):
+                raise ValueError("manifest.json is no object")
         except (ValueError, SafetensorError) as error:
             raise ValueError(f"{str(folder)!r} holds a damaged run: {error}") from error
         return cls(table, arrays, manifest)
@@ -93,38 +110,49 @@ def new_run(out: Path | None, command: str, *, force: bool) -> Iterator[Path]:
     try:
         yield work
         work.chmod(0o777 & ~_umask())
-        _put_in_place(work, target)
+        _put_in_place(work, target, force=force)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def run_folder(out: Path | None, command: str) -> Path:
-    """Where a run shall stand: `out`, or the first free `runs/COMMAND-N`."""
+    """Where a run shall stand: `out`, or the first free `runs/COMMAND-N`; one that is being written is not free."""
     if out is not None:
         return out
-    number = 1
-    while (target := Path("runs") / f"{command}-{number}").exists():
+    runs, number = Path("runs"), 1
+    while (runs / f"{command}-{number}").exists() or any(runs.glob(f".{command}-{number}-*")):
         number += 1
-    return target
+    return runs / f"{command}-{number}"
 
 
 def check_free(target: Path, *, force: bool) -> None:
     """Refuse a target that holds something.
 
     Raises:
-        ValueError: `target` is a file, or a folder that is not empty while `force` is off.
+        ValueError: `target` is a file or the working directory, or it is not empty while `force` is off.
     """
     if target.exists() and not target.is_dir():
         raise ValueError(f"--out: {str(target)!r} is a file; name a directory")
+    if target.is_dir() and target.samefile(Path.cwd()):
+        raise ValueError("--out: is the working directory; name a directory in it")
     if target.is_dir() and any(target.iterdir()) and not force:
         raise ValueError(f"--out: {str(target)!r} is not empty; name another directory, or replace it with --force")
 
 
-def _put_in_place(work: Path, target: Path) -> None:
-    """Rename `work` to `target`; what stood there goes only afterwards."""
-    if not target.exists():
-        work.rename(target)
+def _put_in_place(work: Path, target: Path, *, force: bool) -> None:
+    """Rename `work` to `target`; what stood there goes only afterwards, and not at all without `force`."""
+    try:
+        work.rename(target)  # also onto an empty directory
         return
+    except OSError:
+        if not target.is_dir():
+            raise
+    if not force:
+        number = 1
+        while (beside := target.with_name(f"{target.name}-{number}")).exists():
+            number += 1
+        work.rename(beside)
+        raise ValueError(f"--out: {str(target)!r} was taken while this run was made; it stands at {str(beside)!r}")
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
     target.rename(aside / "run")
     try:
@@ -132,7 +160,8 @@ def _put_in_place(work: Path, target: Path) -> None:
     except OSError:
         (aside / "run").rename(target)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -294,6 +294,12 @@ def test_images_are_left_as_they_were() -> None:
     assert not found.requires_grad
 
 
+def test_images_do_not_come_to_want_a_gradient() -> None:
+    x = noise(2, 3, 16, 16)
+    input_gradient(Net(), x)
+    assert not x.requires_grad and x.is_leaf
+
+
 # A stream of images
 
 

@@ -197,8 +197,9 @@ def test_mnist_discriminator_of_a_factory_reads_digits(assets: Path) -> None:
     model = load("mnist", assets)
     raw = gzip.decompress((assets / "data" / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes())
     digits = torch.from_numpy(np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 1, 28, 28)[:64].copy()).float() / 255
+    noise = torch.rand(digits.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        real, fake = model(digits).mean().item(), model(torch.rand_like(digits)).mean().item()
+        real, fake = model(digits).mean().item(), model(noise).mean().item()
     down = stages(model, (1, 28, 28))
     statistics = collect(model, digits.split(24), periods=(2, 4), stages=down)
     contrast = {t: round(statistics.gradient.contrast["signed", t].mean().item(), 1) for t in (2, 4)}

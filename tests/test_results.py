@@ -66,6 +66,12 @@ def test_a_text_stays_the_same_text(column: str, text: str, tmp_path: Path) -> N
     assert got["value"].tolist() == [1.5, 2.5]
 
 
+@pytest.mark.parametrize("text", ["007", "1", "1e5", "inf", "True"])
+def test_a_column_of_texts_like_numbers_stays_text(text: str, tmp_path: Path) -> None:
+    got = Results.read(written(Results(table({"layer": text}, {"layer": text})), tmp_path / "run")).table
+    assert got["layer"].tolist() == [text, text]
+
+
 def test_a_name_that_is_no_unicode_can_be_written(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")  # a file of a Latin-1 system
     folder = written(Results(table({"image": name}), manifest={"images": [name]}), tmp_path / "run")
@@ -280,9 +286,9 @@ def test_force_keeps_the_old_run_when_the_new_one_fails(tmp_path: Path) -> None:
     assert below(tmp_path) == {"run", "run/old"}
 
 
-def test_force_keeps_the_old_run_when_the_new_one_cannot_be_put_in_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an old run in which a forced new one could not be put in place."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "old").write_text("old")
     rename = Path.rename
@@ -295,8 +301,15 @@ def test_force_keeps_the_old_run_when_the_new_one_cannot_be_put_in_place(
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OSError, match="no space left"):
         make(tmp_path / "run", force=True)
-    assert (tmp_path / "run" / "old").read_text() == "old"
-    assert below(tmp_path) == {"run", "run/old"}
+    return tmp_path
+
+
+def test_the_old_run_comes_back_when_the_new_one_cannot_be_put_in_place(stuck: Path) -> None:
+    assert (stuck / "run" / "old").read_text() == "old"
+
+
+def test_no_temporary_folder_stays_when_the_new_run_cannot_be_put_in_place(stuck: Path) -> None:
+    assert below(stuck) <= {"run", "run/old"}
 
 
 def test_two_runs_at_once_both_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
