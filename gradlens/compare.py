@@ -23,6 +23,7 @@ from gradlens.spectra import (
 RESAMPLES = 4000
 LEVEL = 0.95
 SIGNIFICANCE = 0.01
+LEAST_IMAGES = 3  # two have an interval that is right half of the time
 
 
 def measure(
@@ -47,6 +48,8 @@ def measure(
     table = pd.DataFrame([row for part in rows for row in part])
     for _, group in table[table["p"].notna()].groupby(["kind", "metric"]):
         table.loc[group.index, "p"] = stats.false_discovery_control(group["p"])
+    if names and len(names) != statistics.count:
+        raise ValueError(f"names: {len(names)} for {statistics.count} images")
     if names:
         table = pd.concat([table, pd.DataFrame(_image_rows(statistics, names))], ignore_index=True)
     table = table.assign(model=model, subject=subject, layer=layer)
@@ -68,11 +71,12 @@ def contrast(table: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     group_keys = ["model", "model_baseline", *(k for k in keys if k != "image")]
     for _, group in both.groupby(group_keys, sort=False):
         first = group.to_dict("records")[0]
-        difference = group["difference"].to_numpy(float)
+        difference = group["difference"].dropna().to_numpy(float)
+        mean = float(difference.mean()) if len(difference) else float("nan")
         low, high = interval(difference)
         rows.append(
-            _row(first["period"], first["kind"], first["metric"], difference.mean(), first["unit"],
-                 n=len(group), low=low, high=high)
+            _row(first["period"], first["kind"], first["metric"], mean, first["unit"],
+                 n=len(difference), low=low, high=high)
             | {"model": f"{first['model']} - {first['model_baseline']}"}
             | {"subject": first["subject"], "layer": first["layer"]}
         )  # fmt: skip
@@ -82,13 +86,14 @@ def contrast(table: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
 def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     """A 95 % bootstrap interval for the mean of `values` `[N]`: percentiles, widened for small N.
 
-    The percentiles are those of Hesterberg's expanded percentile interval, which has the width of a t interval: with
-    four images about the range of the values. NaN for fewer than two values.
+    The percentiles are those of Hesterberg's expanded percentile interval. It cannot leave the range of the values, so it
+    covers less than it says for very few: normal values in 0.77 of cases for n = 3, 0.87 for 4, 0.95 from 10 on (the
+    simulation is in the tests). NaN for fewer than three values.
 
     Source: Hesterberg 2015, "What teachers should know about the bootstrap", section 4.4.
     """
     values = values[~np.isnan(values)]
-    if len(values) < 2:
+    if len(values) < LEAST_IMAGES:
         return float("nan"), float("nan")
     return _percentiles(_resample_counts(len(values), seed) @ values / len(values), len(values))
 
@@ -165,7 +170,7 @@ def _row(
 def _imbalance_interval(departure: np.ndarray) -> tuple[float, float]:
     """Bootstrap interval for `set_imbalance` of `departure` `[N phases]`; pairs of one image with itself do not count."""
     n = len(departure)
-    if n < 2 or np.isnan(departure).any():
+    if n < LEAST_IMAGES or np.isnan(departure).any():
         return float("nan"), float("nan")
     counts = _resample_counts(n, 0)
     own = (counts**2) @ (departure**2).sum(1)

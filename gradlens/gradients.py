@@ -18,16 +18,22 @@ from torch import Tensor, nn
 from gradlens.probes import Probe, Stage, undisturbed
 from gradlens.spectra import LatticeStatistics, joined, lattice_statistics
 
-Score = Callable[[Tensor], Tensor]
+Score = Callable[[Any], Tensor]
 EXAMPLES = 4
 
 
-def top_logit(output: Tensor) -> Tensor:
+def top_logit(output: Any) -> Tensor:
     """The largest logit of each image `[N]`; of a critic, whose output is one value or one map, that (mean) value.
 
+    Args:
+        output: what a network returned: a tensor, a tuple whose first is one, or a dictionary with `logits` or `out`.
+
     Raises:
-        ValueError: several maps come out, as of a segmentation network: which of them is meant must be said by `score`.
+        ValueError: it holds no clear logits, or several maps, as of a segmentation network.
     """
+    output = output_tensor(output)
+    if output.ndim == 0:
+        raise ValueError("score: the output is one number, not one for each image; give a score for it")
     if output.ndim == 1:
         return output
     channels = output.shape[1]
@@ -55,7 +61,7 @@ def output_tensor(output: Any) -> Tensor:
         )
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0]
-    raise ValueError(f"the model returns a {type(output).__name__}, not a tensor")
+    raise ValueError(f"the model returns a {type(output).__name__}, not a tensor; give a score that picks one from it")
 
 
 def input_gradient(model: nn.Module, images: Tensor, *, score: Score = top_logit) -> Tensor:
@@ -64,9 +70,9 @@ def input_gradient(model: nn.Module, images: Tensor, *, score: Score = top_logit
     The model runs in eval mode; its modes, parameters, `.grad`, hooks and the random state are left as they were.
 
     Args:
-        model: any module that takes `images`; it may return a tensor, a tuple or a dictionary with `logits`.
+        model: any module that takes `images`; it may return whatever `score` reads.
         images: `[N C *spatial]`, floating point, as the model takes them; on the model's device.
-        score: from the output tensor to `[N]`; the largest logit unless given.
+        score: from what the model returns to `[N]`; the largest logit unless given.
 
     Returns:
         `[N C *spatial]`, in the unit of the score per unit of the image, dtype of `images`.
@@ -90,15 +96,17 @@ def _gradients(
     """Gradients at the input and at `layers`, from one forward and one backward pass."""
     with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
         leaf = images.detach().clone().requires_grad_()
-        with Probe(model, layers) as probe:
-            output = model(leaf)
-        value = score(output_tensor(output))
+        with Probe(model, sorted({layer.split("#")[0] for layer in layers})) as probe:
+            value = score(model(leaf.clone()))  # a copy, for a network that begins in place
+        probe.check_reached()
+        asked = {layer: probe.activation(layer) for layer in layers}
         if not value.requires_grad:
             raise ValueError("score: does not depend on the images; no gradient reaches them")
-        probe.check_reached()
-        outlets = {name: a for name, a in probe.activations.items() if a.requires_grad}
-        found = torch.autograd.grad(value.sum(), [leaf, *outlets.values()], materialize_grads=True)
-    return found[0], dict(zip(outlets, found[1:], strict=True))
+        found = torch.autograd.grad(value.sum(), [leaf, *asked.values()], allow_unused=True)
+    if found[0] is None:
+        raise ValueError("score: does not depend on the images; no gradient reaches them")
+    inside = [torch.zeros_like(a) if g is None else g for a, g in zip(asked.values(), found[1:], strict=True)]
+    return found[0], dict(zip(asked, inside, strict=True))
 
 
 @dataclass(frozen=True)
@@ -135,7 +143,7 @@ def collect(
     Args:
         model: any module that takes `[N C *spatial]`; a copy is made where `device` or `dtype` is not its own.
         batches: images `[N C *spatial]`, or pairs of their names and them.
-        score: from the output tensor to `[N]`.
+        score: from what the model returns to `[N]`.
         periods: in input pixels.
         stages: from `gradlens.probes.stages`; at each, the periods that are multiples of its stride are measured.
         window: as `gradlens.spectra.lattice_test`.
@@ -159,6 +167,10 @@ def collect(
     numbers = count(1)
     for batch in batches:
         labels, images = ([str(next(numbers)) for _ in batch], batch) if isinstance(batch, Tensor) else batch
+        if len(labels) != len(images):
+            raise ValueError(f"batches: {len(labels)} names for {len(images)} images")
+        if len(images) == 0:
+            continue
         found, inside = _gradients(run, images.to(device, dtype), score, [stage.layer for stage in stages])
         _check_finite(found, labels)
         gradients.append(lattice_statistics(found, periods, window=window))
@@ -169,7 +181,7 @@ def collect(
                 value = value.movedim(-1, 1) if stage.layout == "NHWC" else value
                 layers[stage].append(lattice_statistics(value, own, window=window))
         if (room := EXAMPLES - len(names)) > 0:
-            example_images.append(images[:room].cpu())
+            example_images.append(images[:room].cpu().clone())
             example_gradients.append(found[:room].float().cpu())
         names.extend(labels)
         advance(len(labels))

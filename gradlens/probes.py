@@ -1,11 +1,12 @@
 """Looking into a network while it runs: activations at named layers, their gradients, and where the resolution changes.
 
 A probe leaves no trace. Hooks go when its block ends, also when the model raises; modes, `requires_grad`, `.grad` and the
-random state are as before. What flows on from a probed layer is a copy, so that work in place further down does not
-rewrite what was recorded.
+random state are as before. What is recorded is a copy and what flows on another, so that work in place before and after
+does not rewrite it.
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 
 from gradlens.models import bare
 
-SHRINK = 1.5  # a side must fall by this factor to count as another resolution: unpadded kernels only nibble at it
+SHRINK = 1.5  # the stride must grow by this factor to count as another resolution
+SKEWED = 2.1  # a map further from the picture's proportions is none of it, but a matrix of attention
+LARGER = 192  # pixels added to each side for the second run: a multiple of every usual stride
 
 
 class Probe:
@@ -47,6 +50,8 @@ class Probe:
         self.activations: dict[str, Tensor] = {}
 
     def __enter__(self) -> "Probe":
+        if self._handles:
+            raise RuntimeError("the probe is open already")
         self.activations = {}
         self._handles = [m.register_forward_hook(self._recorder(n)) for n, m in self._modules.items()]
         return self
@@ -65,13 +70,24 @@ class Probe:
             ValueError: a layer was never reached, or what it returned carries no gradient.
         """
         self.check_reached()
-        for name, activation in self.activations.items():
-            if not activation.requires_grad:
-                raise ValueError(f"layer {name!r} returns a tensor without a gradient; does the input require one?")
+        for name in self.activations:
+            self.activation(name)
         values = torch.autograd.grad(
             score.sum(), list(self.activations.values()), retain_graph=True, allow_unused=True, materialize_grads=True
         )
         return dict(zip(self.activations, values, strict=True))
+
+    def activation(self, name: str) -> Tensor:
+        """A recorded activation that a gradient can reach.
+
+        Raises:
+            ValueError: it was not recorded, or carries no gradient.
+        """
+        if name not in self.activations:
+            raise ValueError(f"the forward pass never reached {name!r}")
+        if not self.activations[name].requires_grad:
+            raise ValueError(f"layer {name!r} returns a tensor without a gradient; does the input require one?")
+        return self.activations[name]
 
     def check_reached(self) -> None:
         """Raise a ValueError that names the layers the forward pass did not reach, if there are any."""
@@ -86,8 +102,9 @@ class Probe:
                     f"layer {name!r} returns a {type(output).__name__}, not a tensor; name a layer inside it"
                 )
             calls = sum(key == name or key.startswith(f"{name}#") for key in self.activations)
-            self.activations[name if calls == 0 else f"{name}#{calls + 1}"] = output
-            return output.clone()
+            kept = output.clone()  # a layer may return its own input, which others may work on in place
+            self.activations[name if calls == 0 else f"{name}#{calls + 1}"] = kept
+            return kept.clone()
 
         return record
 
@@ -118,15 +135,53 @@ def stages(model: nn.Module, input_size: Sequence[int]) -> list[Stage]:
     Returns:
         From fine to coarse, without the image itself and without maps of a single pixel.
     """
-    network = bare(model)
     extent = tuple(input_size[1:])
-    root = _Call("")
+    calls = _run(model, input_size, extent, whole=True)
+    larger = _run(model, [input_size[0], *(side + LARGER for side in extent)], extent, whole=False)
+    _set_strides(calls, larger, extent)
+    while len(calls.inside) == 1 and calls.inside[0].inside:  # a wrapper around the network
+        (calls,) = calls.inside
+    found: list[_Call] = []
+    _descend(calls, 1.0, found)
+    return list(_stages(found))
+
+
+@dataclass
+class _Call:
+    """One run of a layer: its map (size and layout, None if it returned none), stride, and the runs inside it, in order.
+
+    A layer that runs again is called `name#2`, as in `Probe`.
+    """
+
+    name: str
+    map: tuple[tuple[int, ...], str] | None
+    inside: list["_Call"] = field(default_factory=list)
+    strides: tuple[float, ...] = (1.0,)
+
+    @property
+    def stride(self) -> float:
+        return max(self.strides)
+
+    @property
+    def depth(self) -> int:
+        return self.name.count(".")
+
+
+def _run(model: nn.Module, input_size: Sequence[int], extent: tuple[int, ...], *, whole: bool) -> _Call:
+    """Every run of every layer while `model` looks at one blank image; `extent` gives the picture's proportions.
+
+    Where it need not run as a whole, the layers before the one that refuses this size are enough.
+    """
+    root = _Call("", None)
     open_calls = [root]
+    times: Counter[str] = Counter()
 
     def enter(name: str) -> Callable[[nn.Module, Any], None]:
         def note(module: nn.Module, inputs: Any) -> None:
-            open_calls[-1].inside.append(_Call(name))
-            open_calls.append(open_calls[-1].inside[-1])
+            times[name] += 1
+            call = _Call(name if times[name] == 1 else f"{name}#{times[name]}", None)
+            open_calls[-1].inside.append(call)
+            open_calls.append(call)
 
         return note
 
@@ -134,68 +189,70 @@ def stages(model: nn.Module, input_size: Sequence[int]) -> list[Stage]:
         open_calls.pop().map = _spatial(output, extent)
 
     handles = []
-    for name, module in network.named_modules():
+    for name, module in bare(model).named_modules():
         if name:
             handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
+    place = next(iter(model.parameters()), torch.empty(0))
     try:
         with undisturbed(model), torch.no_grad():
-            place = next(iter(model.parameters()), torch.empty(0))
             model(torch.zeros(1, *input_size, device=place.device, dtype=place.dtype))
+    except Exception:  # each network refuses another size in its own way
+        if whole:
+            raise
     finally:
         for handle in handles:
             handle.remove()
-    found: list[_Call] = []
-    _descend(root, max(extent), found)
-    return _with_strides(found, extent)
+    return root
 
 
-@dataclass
-class _Call:
-    """One run of a layer: its map (size and layout, None if it returned none) and the runs inside it, in order."""
+def _set_strides(call: _Call, larger: _Call | None, extent: tuple[int, ...]) -> None:
+    """The stride of every map: by how much it grows with the image or, where that is unknown, its share of the image.
 
-    name: str
-    map: tuple[tuple[int, ...], str] | None = None
-    inside: list["_Call"] = field(default_factory=list)
+    Unpadded kernels take rows away, which changes the share and not the growth.
+    """
+    if call.map is not None:
+        size = call.map[0]
+        grown = larger.map[0] if larger is not None and larger.map is not None and larger.name == call.name else size
+        call.strides = tuple(LARGER / (g - s) if g > s else e / s for e, s, g in zip(extent, size, grown, strict=True))
+    others = larger.inside if larger is not None else []
+    for number, part in enumerate(call.inside):
+        _set_strides(part, others[number] if number < len(others) else None, extent)
 
-    @property
-    def side(self) -> int:
-        return max(self.map[0]) if self.map else 0
 
-
-def _descend(call: _Call, side: int, found: list[_Call]) -> int:
-    """Add to `found` the resolutions below `side` on the trunk inside `call`; returns the last side.
+def _descend(call: _Call, stride: float, found: list[_Call]) -> float:
+    """Add to `found` the resolutions above `stride` on the trunk inside `call`; returns the last stride.
 
     A layer that keeps the resolution is not looked into: what shrinks inside it is a branch, not the trunk.
     """
     for part in call.inside:
-        if part.map is None or part.side * SHRINK <= side:
-            before, known = side, len(found)
-            side = _descend(part, side, found)
-            while len(found) > known and part.map and found[-1].side * SHRINK <= part.side:
-                found.pop()  # smaller than what its container returns: a branch that came back
-            side = found[-1].side if len(found) > known else before
-        if part.map is None or part.side <= 1:
+        if part.map is None or part.stride >= SHRINK * stride:
+            before, known = stride, len(found)
+            _descend(part, stride, found)
+            while len(found) > known and part.map and found[-1].stride >= SHRINK * part.stride:
+                found.pop()  # coarser than what its container returns: a branch that came back
+            stride = found[-1].stride if len(found) > known else before
+        if part.map is None or max(part.map[0]) <= 1:
             continue
-        if part.side * SHRINK <= side:
+        if part.stride >= SHRINK * stride:
             found.append(part)
-            side = part.side
-        elif found and part.side <= found[-1].side and part.name.count(".") <= found[-1].name.count("."):
+            stride = part.stride
+        elif found and part.stride * SHRINK > stride and part.depth <= found[-1].depth:
             found[-1] = part
-    return side
+    return stride
 
 
-def _with_strides(found: Sequence[_Call], extent: tuple[int, ...]) -> list[Stage]:
-    """Stages with their accumulated strides: unpadded kernels take rows away, so each step is rounded by itself."""
-    result = []
-    before, stride = extent, (1,) * len(extent)
+def _stages(found: Sequence[_Call]) -> Iterator[Stage]:
+    """Stages with whole strides; each step is rounded by itself."""
+    before: list[float] | None = None
+    whole: list[int] = []
     for call in found:
-        if call.map is None:
-            continue
+        assert call.map is not None
         size, layout = call.map
-        stride = tuple(t * round(b / s) for t, b, s in zip(stride, before, size, strict=True))
-        before = size
-        result.append(Stage(call.name, size, stride, layout))
-    return result
+        if before is None:
+            before, whole = [1.0] * len(size), [1] * len(size)
+        whole = [max(1, w * round(s / b)) for w, s, b in zip(whole, call.strides, before, strict=True)]
+        before = list(call.strides)
+        yield Stage(call.name, size, tuple(whole), layout)
 
 
 def _spatial(output: Any, extent: tuple[int, ...]) -> tuple[tuple[int, ...], str] | None:
@@ -212,7 +269,7 @@ def _spatial(output: Any, extent: tuple[int, ...]) -> tuple[tuple[int, ...], str
 
     first, last = tuple(output.shape[2:]), tuple(output.shape[1:-1])
     size, layout = (last, "NHWC") if len(extent) > 1 and misfit(last) < misfit(first) else (first, "NCHW")
-    return (size, layout) if misfit(size) < SHRINK else None
+    return (size, layout) if misfit(size) < SKEWED else None
 
 
 @contextmanager

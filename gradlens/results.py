@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,7 @@ def new_run(out: Path | None, command: str, *, force: bool) -> Iterator[Path]:
     """
     target = run_folder(out, command)
     check_free(target, force=force)
+    missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -113,6 +114,9 @@ def new_run(out: Path | None, command: str, *, force: bool) -> Iterator[Path]:
         _put_in_place(work, target, force=force)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        for folder in missing:  # made for this run; gone with it if it failed
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def run_folder(out: Path | None, command: str) -> Path:

@@ -167,7 +167,7 @@ def test_nothing_to_join_is_refused() -> None:
     ids=["periods", "channels", "size"],
 )
 def test_parts_that_differ_are_refused(change: dict, words: str, whole: LatticeStatistics) -> None:
-    with pytest.raises(ValueError, match=f"periods, channels and size must agree.*{words}"):
+    with pytest.raises(ValueError, match=f"periods, channels, size and window must agree.*{words}"):
         joined([whole, replace(whole, **change)])
 
 

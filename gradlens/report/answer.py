@@ -1,5 +1,7 @@
 """Page one: how much, which period, since which layer, how sure, in words and one picture."""
 
+from math import isnan
+
 import numpy as np
 
 from gradlens import figures
@@ -127,7 +129,7 @@ def _control(run: Run, model: str) -> str:
 
 
 def _interval(row: Row) -> str:
-    return "one image has no interval" if row.n < 2 else f"95 % interval {span(row)} dB"
+    return "too few for an interval" if isnan(row.low) else f"95 % interval {span(row)} dB"
 
 
 @figures.styled

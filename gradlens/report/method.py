@@ -27,7 +27,8 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
             strong("Imbalance. "),
             "The unbiased coefficient of variation over images of the energy of the T x T pixel positions. ",
             strong("Intervals. "),
-            "Expanded percentile bootstrap over images (Hesterberg 2015); with few images they are about the range.",
+            "Expanded percentile bootstrap over images (Hesterberg 2015); with few images they cover less than they say, since "
+            "they cannot leave the range of the values.",
         ),
         paragraph("The question and the mechanism are those of ", link("Odena, Dumoulin and Olah 2016", DISTILL), "."),
         heading("Models", 2),

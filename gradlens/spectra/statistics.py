@@ -87,15 +87,16 @@ def joined(parts: Sequence[LatticeStatistics]) -> LatticeStatistics:
     """The statistics of all the images of `parts`.
 
     Raises:
-        ValueError: there is no part, or they differ in size, channels or periods.
+        ValueError: there is no part, or they differ in size, channels, periods or window.
     """
+    parts = [part for part in parts if part.count] or parts[:1]
     if not parts:
         raise ValueError("parts: must be at least one")
     first = parts[0]
     for part in parts[1:]:
-        ours, theirs = ((s.periods, s.channels, s.size) for s in (first, part))
+        ours, theirs = ((s.periods, s.channels, s.size, s.window) for s in (first, part))
         if ours != theirs:
-            raise ValueError(f"parts: periods, channels and size must agree, got {ours} and {theirs}")
+            raise ValueError(f"parts: periods, channels, size and window must agree, got {ours} and {theirs}")
     total = sum(part.count for part in parts)
 
     def every(name: str) -> dict:
