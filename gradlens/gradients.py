@@ -158,42 +158,57 @@ def collect(
     if compile and stages:
         raise ValueError("compile: the layers of a compiled network cannot be probed; leave out stages")
     run = cast(nn.Module, torch.compile(model)) if compile else model
-    names: list[str] = []
-    gradients: list[LatticeStatistics] = []
-    controls: list[LatticeStatistics] = []
-    layers: dict[Stage, list[LatticeStatistics]] = {stage: [] for stage in stages}
-    example_images: list[Tensor] = []
-    example_gradients: list[Tensor] = []
+    parts: list[GradientStatistics] = []
     numbers = count(1)
     for batch in batches:
         labels, images = ([str(next(numbers)) for _ in batch], batch) if isinstance(batch, Tensor) else batch
         if len(labels) != len(images):
             raise ValueError(f"batches: {len(labels)} names for {len(images)} images")
-        if len(images) == 0:
-            continue
-        found, inside = _gradients(run, images.to(device, dtype), score, [stage.layer for stage in stages])
-        _check_finite(found, labels)
-        gradients.append(lattice_statistics(found, periods, window=window))
-        controls.append(lattice_statistics(images, periods, window=window))
-        for stage in stages:
-            if own := stage_periods(stage, periods):
-                value = inside[stage.layer]
-                value = value.movedim(-1, 1) if stage.layout == "NHWC" else value
-                layers[stage].append(lattice_statistics(value, own, window=window))
-        if (room := EXAMPLES - len(names)) > 0:
-            example_images.append(images[:room].cpu().clone())
-            example_gradients.append(found[:room].float().cpu())
-        names.extend(labels)
-        advance(len(labels))
-    if not names:
+        if len(images):
+            found, inside = _gradients(run, images.to(device, dtype), score, [stage.layer for stage in stages])
+            _check_finite(found, labels)
+            parts.append(_measured(labels, images, found, inside, periods, stages, window))
+            advance(len(labels))
+    if not parts:
         raise ValueError("batches: must hold at least one image")
+    return _together(parts)
+
+
+def _measured(
+    names: Sequence[str],
+    images: Tensor,
+    gradient: Tensor,
+    inside: Mapping[str, Tensor],
+    periods: Sequence[int],
+    stages: Sequence[Stage],
+    window: int,
+) -> GradientStatistics:
+    """One batch measured: its gradients at the input and `inside`, by layer, and the images themselves."""
+    layers = {}
+    for stage in stages:
+        if own := stage_periods(stage, periods):
+            value = inside[stage.layer]
+            value = value.movedim(-1, 1) if stage.layout == "NHWC" else value
+            layers[stage] = lattice_statistics(value, own, window=window)
     return GradientStatistics(
         names=tuple(names),
-        gradient=joined(gradients),
-        control=joined(controls),
-        layers={stage: joined(parts) for stage, parts in layers.items() if parts},
-        example_images=torch.cat(example_images),
-        example_gradients=torch.cat(example_gradients),
+        gradient=lattice_statistics(gradient, periods, window=window),
+        control=lattice_statistics(images, periods, window=window),
+        layers=layers,
+        example_images=images[:EXAMPLES].cpu().clone(),
+        example_gradients=gradient[:EXAMPLES].float().cpu(),
+    )
+
+
+def _together(parts: Sequence[GradientStatistics]) -> GradientStatistics:
+    """The statistics of all the batches of `parts`."""
+    return GradientStatistics(
+        names=tuple(name for part in parts for name in part.names),
+        gradient=joined([part.gradient for part in parts]),
+        control=joined([part.control for part in parts]),
+        layers={stage: joined([part.layers[stage] for part in parts]) for stage in parts[0].layers},
+        example_images=torch.cat([part.example_images for part in parts[:EXAMPLES]])[:EXAMPLES],
+        example_gradients=torch.cat([part.example_gradients for part in parts[:EXAMPLES]])[:EXAMPLES],
     )
 
 
