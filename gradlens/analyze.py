@@ -114,7 +114,7 @@ def measure_models(config: Config) -> Results:
         entries.append(asdict(info) | {"stages": [asdict(stage) for stage in stages]})
     manifest = circumstances() | {
         "command": command(config),
-        "config": _plain(config),
+        "config": {k: v for k, v in _plain(config).items() if k not in NOT_IN_COMMAND},
         "models": entries,
         "images": [p.name for p in found],
         "device": str(device),

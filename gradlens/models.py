@@ -105,11 +105,15 @@ def load(
 
 
 def load_against(name_or_file: str, name: str, **options: Any) -> Model:
-    """The model to hold `name` against: another name, or `name` with the weights of a file that describes no network."""
+    """The model to hold `name` against: another name, or `name` with the weights of a file that describes no network.
+
+    Of `options`, those of `load`, another network takes only the seed and, if it is a factory's, the input size.
+    """
     path = Path(name_or_file)
     if path.is_file() and card(path) is None:
         return load(name, weights=path, **options)
-    return load(name_or_file, **options)
+    shared = ("seed", "input_size") if ":" in name_or_file else ("seed",)
+    return load(name_or_file, **{k: v for k, v in options.items() if k in shared})
 
 
 def classifier(
