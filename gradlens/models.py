@@ -361,7 +361,7 @@ def _timm(
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if hub and not isinstance(error, TypeError):
             raise OSError(
-                f"the weights of {name!r} are not on this machine and the hub gave none that read ({reason}); "
+                f"the weights of {name!r} are not on this machine and the hub gave none ({reason}); "
                 "give --weights FILE or --weights random"
             ) from error
         raise ValueError(f"model: timm cannot build {name!r} with {arguments}: {reason}") from error

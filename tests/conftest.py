@@ -1,4 +1,4 @@
-"""What all tests share: two threads, the assets, one small run."""
+"""What all tests share: one thread (two wait for each other on a busy machine), and the assets."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 
 from gradlens import figures
 from gradlens.report.document import Block, Part, answer, bullets, heading, paragraph, picture, plain, strong
-from gradlens.report.run import KINDS, Row, Run, counted, enumeration, number, p_phrase, share, span
+from gradlens.report.run import KINDS, NBSP, Row, Run, counted, enumeration, number, p_phrase, share, span
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
@@ -183,7 +183,7 @@ def _short(name: str, room: int = 22) -> str:
 
 def conclusion(run: Run, model: str) -> str:
     """The answer as one line of plain text, for the terminal."""
-    return "".join(part["text"] for part in _verdict(run, model))
+    return "".join(part["text"] for part in _verdict(run, model)).replace(NBSP, " ")
 
 
 def explained() -> Block:
