@@ -63,7 +63,7 @@ class Config:
         tuple[int, ...] | None,
         Parameter(help="In pixels; those of the network's strides unless given.", consume_multiple=True),
     ] = None
-    window: Annotated[int, Parameter(help="Side of the Welch windows in pixels.")] = 32
+    window: Annotated[int, Parameter(help="Side of the Welch windows in pixels; at least four periods are used.")] = 32
     batch_size: Annotated[int, Parameter(help="Images at once.")] = 16
     limit: Annotated[int | None, Parameter(help="Use only so many images.")] = None
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps.")] = "cpu"
@@ -80,6 +80,7 @@ def analyze(config: Config) -> Path:
     Raises:
         ValueError, OSError: something asked for cannot be had; the message names it and the remedy.
     """
+    _check_early(config)
     target = run_folder(config.out, "analyze")
     with new_run(target, "analyze", force=config.force) as folder:
         say(f"gradlens: analysing {config.model}; loading PyTorch")
@@ -105,13 +106,18 @@ def measure_models(config: Config) -> Results:
     for index, model in enumerate(_models(config)):
         info = model.info
         model.to(device, getattr(torch, config.dtype))
-        stages = probes.stages(model, info.input_size)
+        try:
+            stages = probes.stages(model, info.input_size)
+        except RuntimeError as error:
+            size = " x ".join(map(str, info.input_size))
+            raise ValueError(f"--input-size: {info.name!r} does not take {size} ({_first_line(error)})") from error
         periods = config.periods or gradients.network_periods(stages, info.input_size[1:])
         _check_periods(periods, info.input_size[1:])
         statistics = _collect(model, found, stages, periods, config)
         tables.append(_tables(statistics, info.name))
         arrays |= {f"{index}/{k}": v for k, v in _arrays(statistics, periods, config.window).items()}
-        entries.append(asdict(info) | {"stages": [asdict(stage) for stage in stages]})
+        windows = {str(period): list(statistics.gradient.window[period]) for period in periods}
+        entries.append(asdict(info) | {"stages": [asdict(stage) for stage in stages], "windows": windows})
     manifest = circumstances() | {
         "command": command(config),
         "config": {k: v for k, v in _plain(config).items() if k not in NOT_IN_COMMAND},
@@ -155,12 +161,15 @@ def _collect(
     from gradlens.images import batches, fit
 
     info = model.info
+    small = 0
 
     def prepare(image: Any) -> Any:
+        nonlocal small
+        small += min(image.size) < min(info.input_size[1:])
         return fit(image, info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct)
 
     with progress(info.name, len(found)) as advance:
-        return collect(
+        statistics = collect(
             model,
             batches(found, prepare, config.batch_size),
             periods=periods,
@@ -168,6 +177,12 @@ def _collect(
             window=config.window,
             advance=advance,
         )
+    if small:
+        size = " x ".join(map(str, info.input_size[1:]))
+        say(
+            f"{small} of {len(found)} images are smaller than {size} px and were enlarged: their spectra are a resizer's"
+        )
+    return statistics
 
 
 def _tables(statistics: "GradientStatistics", name: str) -> "pd.DataFrame":
@@ -226,9 +241,24 @@ def _device(name: str) -> Any:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device: {name!r} is not to be had here ({reason})") from error
+        raise ValueError(f"--device: {name!r} is not to be had here ({_first_line(error)})") from error
     return device
+
+
+def _first_line(error: Exception, room: int = 120) -> str:
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if len(line) <= room else f"{line[:room]}…"
+
+
+def _check_early(config: Config) -> None:
+    """Refuse what can be refused before PyTorch is loaded."""
+    for name, value in (("limit", config.limit), ("batch_size", config.batch_size), ("window", config.window)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: must be at least 1, got {value}")
+    if config.images is not None and not config.images.exists():
+        raise ValueError(f"images: there is no file or folder {str(config.images)!r}")
+    if config.weights not in ("pretrained", "random") and not Path(config.weights).is_file():
+        raise ValueError(f"weights: there is no file {config.weights!r}")
 
 
 def _check_periods(periods: Sequence[int], size: Sequence[int]) -> None:
@@ -281,9 +311,11 @@ def short_table(folder: Path) -> str:
             cells = ["too small" if isnan(r.value) else f"{number(r.value)} dB {'*' if r.found else ' '}" for r in rows]
             ratio = told.row(model, "input-gradient", period, "phase_ratio", "phase").value
             control = told.contrast(model, "image", period, "signed").value
-            lines += [f"{period:>6}  {cells[0]:>12}  {cells[1]:>12}  {number(ratio):>9}  {number(control):>9} dB"]
+            last = "too small" if isnan(control) else f"{number(control)} dB"
+            lines += [f"{period:>6}  {cells[0]:>12}  {cells[1]:>12}  {number(ratio):>9}  {last:>12}"]
+        sample = counted(len(told.images), "image")
         lines += [
-            f"* p at most {SIGNIFICANCE}, joint over {counted(len(told.images), 'image')}, adjusted over the periods",
+            f"* p at most {SIGNIFICANCE}, joint over {sample} and adjusted over the periods; interval above 0",
             "",
         ]
     return "\n".join(lines)

@@ -4,6 +4,7 @@ Pixels are repeated a whole number of times, never resampled: a resampled pictur
 """
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ SERIES = ("#b3362b", "#d98324", "#5a8f3c", "#2a7f9e", "#6a4c93", "#8c6d46", "#3d
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
+    "text.parse_math": False,  # a dollar in a file name is a dollar
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
     "axes.labelsize": 8,
@@ -54,9 +56,11 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **g
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG, the same bytes for the same drawing."""
+    """The figure as SVG, the same bytes for the same drawing. A name in a script that its font lacks shows as boxes."""
     buffer = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
@@ -194,7 +198,7 @@ def draw_contrasts(
 
 def add_scale(figure: Figure, drawn: AxesImage, axes: np.ndarray, label: str, **place: Any) -> None:
     """A colour bar for `drawn` below `axes`."""
-    look = {"location": "bottom", "shrink": 0.9, "aspect": 40, "pad": 0.02} | place
+    look = {"location": "bottom", "shrink": 0.9, "aspect": 40, "pad": 0.02, "panchor": False} | place
     bar = figure.colorbar(drawn, ax=list(np.ravel(axes)), **look)
     bar.set_label(label)
     bar.ax.tick_params(length=2)
@@ -234,6 +238,7 @@ def _show(ax: Axes, pixels: np.ndarray, *, side: int = 512, **look: Any) -> Axes
 def _bare(ax: Axes, title: str) -> Axes:
     ax.set_xticks([])
     ax.set_yticks([])
+    ax.set_anchor("N")
     ax.spines[:].set_visible(False)
     if title:
         ax.set_title(title)

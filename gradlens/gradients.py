@@ -39,7 +39,9 @@ def top_logit(output: Any) -> Tensor:
     channels = output.shape[1]
     flat = output.flatten(2) if output.ndim > 2 else output[..., None]
     if channels > 1 and flat.shape[2] > 1:
-        raise ValueError(f"score: the output {list(output.shape)} is {channels} maps, not logits; give a score for it")
+        raise ValueError(
+            f"score: the output {list(output.shape)} is {channels} maps, not logits; give a score for it, in Python score=..."
+        )
     return flat.mean(2).amax(1)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gradlens.models import bare
 
 SHRINK = 1.5  # the stride must grow by this factor to count as another resolution
+SKEWED_LITTLE = 1.2  # as far as rounding takes a small map from the picture's proportions
 SKEWED = 2.1  # a map further from the picture's proportions is none of it, but a matrix of attention
 LARGER = 192  # pixels added to each side for the second run: a multiple of every usual stride
 
@@ -136,8 +137,8 @@ def stages(model: nn.Module, input_size: Sequence[int]) -> list[Stage]:
         From fine to coarse, without the image itself and without maps of a single pixel.
     """
     extent = tuple(input_size[1:])
-    calls = _run(model, input_size, extent, whole=True)
-    larger = _run(model, [input_size[0], *(side + LARGER for side in extent)], extent, whole=False)
+    calls = _run(model, input_size, whole=True)
+    larger = _run(model, [input_size[0], *(side + LARGER for side in extent)], whole=False)
     _set_strides(calls, larger, extent)
     while len(calls.inside) == 1 and calls.inside[0].inside:  # a wrapper around the network
         (calls,) = calls.inside
@@ -167,8 +168,8 @@ class _Call:
         return self.name.count(".")
 
 
-def _run(model: nn.Module, input_size: Sequence[int], extent: tuple[int, ...], *, whole: bool) -> _Call:
-    """Every run of every layer while `model` looks at one blank image; `extent` gives the picture's proportions.
+def _run(model: nn.Module, input_size: Sequence[int], *, whole: bool) -> _Call:
+    """Every run of every layer while `model` looks at one blank image of `input_size` `[C *spatial]`.
 
     Where it need not run as a whole, the layers before the one that refuses this size are enough.
     """
@@ -186,7 +187,7 @@ def _run(model: nn.Module, input_size: Sequence[int], extent: tuple[int, ...], *
         return note
 
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        open_calls.pop().map = _spatial(output, extent)
+        open_calls.pop().map = _spatial(output, tuple(input_size[1:]))
 
     handles = []
     for name, module in bare(model).named_modules():
@@ -268,7 +269,8 @@ def _spatial(output: Any, extent: tuple[int, ...]) -> tuple[tuple[int, ...], str
         return max(ratios) / min(ratios)
 
     first, last = tuple(output.shape[2:]), tuple(output.shape[1:-1])
-    size, layout = (last, "NHWC") if len(extent) > 1 and misfit(last) < misfit(first) else (first, "NCHW")
+    channels_last = len(extent) > 1 and misfit(last) < misfit(first) and misfit(first) > SKEWED_LITTLE
+    size, layout = (last, "NHWC") if channels_last else (first, "NCHW")
     return (size, layout) if misfit(size) < SKEWED else None
 
 

@@ -44,7 +44,7 @@ REFUSED = {
     "period 1": (["analyze", "--periods", "1"], "1 px cannot be measured in 128 x 128 px; from 2 to 64"),
     "period too large": (["analyze", "--periods", "2", "65"], "65 px cannot be measured in 128 x 128 px"),
     "batch size 0": (["analyze", "--batch-size", "0"], "batch_size: must be at least 1, got 0"),
-    "limit 0": (["analyze", "--limit", "0"], "limit: must be at least 1 image, got 0"),
+    "limit 0": (["analyze", "--limit", "0"], "limit: must be at least 1, got 0"),
     "window 0": (["analyze", "--window", "0"], "window: must be at least 1, got 0"),
     "factory without size": (["analyze", "torch.nn:Identity"], "--input-size 3 224 224"),
     "output in use": (["analyze", "--out", "used"], "'used' is not empty; name another directory"),

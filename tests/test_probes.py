@@ -515,6 +515,17 @@ def test_stages_does_not_depend_on_a_wrapper_around_a_classifier() -> None:
     assert stages(wrapped, (3, 32, 32)) == expected
 
 
+def test_strides_of_a_picture_that_is_not_square() -> None:
+    """24 channels of 12 x 20 px fit the proportions of the larger second run better read as channels last."""
+    steps = [nn.Conv2d(a, b, 3, 2, 1) for a, b in ((3, 8), (8, 16), (16, 24))]
+    found = stages(nn.Sequential(*steps, nn.AdaptiveAvgPool2d(1)), (3, 96, 160))
+    assert [(stage.size, stage.stride, stage.layout) for stage in found] == [
+        ((48, 80), (2, 2), "NCHW"),
+        ((24, 40), (4, 4), "NCHW"),
+        ((12, 20), (8, 8), "NCHW"),
+    ]
+
+
 def test_stages_runs_in_the_dtype_of_the_model() -> None:
     assert stages(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1)).double(), (3, 32, 32)) == down(("0", 16, 2))
 

@@ -15,8 +15,8 @@ from gradlens.analyze import Config, measure_models, short_table
 from gradlens.compare import contrast
 from gradlens.images import sample
 from gradlens.report import SECTIONS, write_report
-from gradlens.report.document import compile_pdf, paragraph
-from gradlens.report.run import Run, number, p_phrase, probability
+from gradlens.report.document import code, compile_pdf, paragraph
+from gradlens.report.run import Row, Run, number, p_phrase, probability
 from gradlens.results import Results
 
 HOSTILE = "#panic(1) $x$ *b* @y <l> \\u{41} [z].png"
@@ -63,8 +63,20 @@ def test_a_hostile_name_prints_literally(text: str) -> None:
     assert HOSTILE.replace(" ", "") in re.sub(r"\s", "", text)
 
 
-def test_other_scripts_do_not_break_it() -> None:
-    assert compile_pdf("title", "kicker", [{"kind": "heading", "text": "h", "level": 1}, paragraph("写真 фото")], {})
+@pytest.mark.parametrize("name", ["写真 фото", "\U0001f642 写真", "ภาพ", "n" * 250, ""])
+def test_no_name_breaks_it(name: str, tmp_path: Path) -> None:
+    blocks = [{"kind": "heading", "text": "h", "level": 1}, paragraph(code(name), ".")]
+    (tmp_path / "x.pdf").write_bytes(compile_pdf("title", "kicker", blocks, {}))
+    assert len(PdfReader(tmp_path / "x.pdf").pages) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "p", "found"),
+    [(1.0, 0.5, 0.001, True), (1.0, float("nan"), 0.001, True), (0.02, -0.4, 1e-6, False), (1.0, 0.5, 0.02, False),
+     (-1.0, -2.0, 0.001, False), (float("nan"), float("nan"), float("nan"), False)],
+)  # fmt: skip
+def test_a_lattice_is_found_where_p_and_interval_agree(value: float, low: float, p: float, found: bool) -> None:
+    assert Row(period=2, kind="signed", value=value, low=low, high=3.0, p=p, n=9).found == found
 
 
 def allowed_numbers(folder: Path) -> set[str]:
@@ -115,7 +127,7 @@ def test_the_terminal_says_what_the_report_says(saved: Path, text: str) -> None:
     row = run.contrast("resnet18_half", "input-gradient", 2, "signed")
     assert f"{number(row.value)} dB" in words
     flat = re.sub(r"\s+", " ", text)
-    assert words.splitlines()[0].split(". It is")[0].removeprefix("Yes. ") in flat
+    assert words.splitlines()[0].split(" px (")[0].removeprefix("Yes. ") in flat
 
 
 @pytest.mark.parametrize(

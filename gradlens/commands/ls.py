@@ -43,4 +43,5 @@ def _metrics() -> list[tuple[str, str]]:
     from gradlens import spectra
 
     found = [(name, getattr(spectra, name)) for name in spectra.__all__]
-    return [(name, (inspect.getdoc(f) or "").splitlines()[0]) for name, f in found if inspect.isfunction(f)]
+    told = [(name, inspect.getdoc(f) or "") for name, f in found if inspect.isfunction(f)]
+    return [(name, text.splitlines()[0]) for name, text in told if "Range:" in text or "Range, " in text]

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradlens.report import answer, control, maps, method, phases, spectrum, stages, table
 from gradlens.report.document import Block, compile_pdf, contents, pagebreak
-from gradlens.report.run import Run
+from gradlens.report.run import Run, breakable
 from gradlens.results import Results, write_whole
 
 TITLE = "How much of this gradient is checkerboard?"
@@ -43,7 +43,7 @@ def write_report(folder: Path) -> Path:
         blocks += more
         figures |= drawn
         if name == "answer":
-            blocks += [contents(), pagebreak()]
+            blocks += [contents(), pagebreak()] if len(run.names) == 1 else [pagebreak()]
     (folder / "figures").mkdir(exist_ok=True)
     for path, content in figures.items():
         write_whole(folder / path, content)
@@ -54,5 +54,5 @@ def write_report(folder: Path) -> Path:
 
 def kicker(manifest: Any) -> str:
     """The line above the title: which program, which models."""
-    names = " and ".join(model["name"] for model in manifest["models"])
+    names = " and ".join(breakable(model["name"]) for model in manifest["models"])
     return f"gradlens {manifest['versions'].get('gradlens', '')} · {names}"

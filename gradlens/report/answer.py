@@ -6,39 +6,79 @@ import numpy as np
 
 from gradlens import figures
 from gradlens.report.document import Block, Part, answer, bullets, heading, paragraph, picture, plain, strong
-from gradlens.report.run import KINDS, NBSP, Row, Run, counted, enumeration, number, p_phrase, share, span
+from gradlens.report.run import (
+    KINDS,
+    NBSP,
+    Row,
+    Run,
+    breakable,
+    counted,
+    enumeration,
+    named,
+    number,
+    p_phrase,
+    share,
+    span,
+)
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = []
     drawn: dict[str, bytes] = {}
+    several = len(run.names) > 1
+    if several:
+        blocks.append(paragraph(*_comparison(run)))
     for index, model in enumerate(run.names):
-        if len(run.names) > 1:
-            blocks.append(heading(model))
+        if several:
+            blocks.append(heading(breakable(model)))
         path = f"figures/answer-{index}.svg"
         drawn[path] = _picture(run, model)
         blocks += [answer(*_verdict(run, model)), bullets(*_reasons(run, model)), _figure(run, model, path)]
     return blocks, drawn
 
 
+def _comparison(run: Run) -> list[Part]:
+    """Which of two models has more of the lattice that is strongest in the first."""
+    first, second = run.names[:2]
+    finding = run.headline(first)
+    rows = [r for r in run.differences() if (r.period, r.kind) == (finding.period, finding.kind) and not isnan(r.value)]
+    if not rows:
+        return [plain("The two have no measurable period in common.")]
+    (row,) = rows
+    told = (
+        f"differs by {number(row.value)} dB" if isnan(row.low) else f"differs by {number(row.value)} dB ({span(row)})"
+    )
+    return [
+        strong(f"{first} against {second}. "),
+        plain(
+            f"Image by image the {row.kind} contrast at {row.period} px {told}: the first minus the second, n = {row.n}."
+        ),
+    ]
+
+
 def _verdict(run: Run, model: str) -> list[Part]:
     """The answer in one sentence."""
     finding = run.headline(model)
-    found = run.found(model, "input-gradient")
-    measured = [number(p, 0) for p in run.periods(model)]
-    if not finding.significant:
+    rows = run.rows(model, "input-gradient", "lattice_contrast")
+    measured = sorted({row.period for row in rows if not isnan(row.value)})
+    if not measured:
         return [
-            strong("No checkerboard found. "),
-            plain(
-                f"At none of the periods {enumeration(measured)} px does the input gradient of {model} carry a lattice."
-            ),
+            strong("Not measurable. "),
+            plain(f"The input of {model} is too small for these periods: it must hold four of them."),
         ]
+    if not finding.significant:
+        at = f"the period {measured[0]} px" if len(measured) == 1 else f"{enumeration([str(p) for p in measured])} px"
+        return [strong("No checkerboard found. "), plain(f"The input gradient of {model} shows no lattice at {at}.")]
+    strength = {row.period: 0.0 for row in rows if row.found}
+    for row in rows:
+        if row.found:
+            strength[row.period] = max(strength[row.period], row.value)
     row = run.contrast(model, "input-gradient", finding.period, finding.kind)
     what = "its lattice" if finding.kind == "signed" else "the lattice of its energy"
     return [
         strong("Yes. "),
         plain(f"The input gradient of {model} carries a checkerboard of period "),
-        strong(f"{enumeration([number(p, 0) for p in found])} px"),
+        strong(enumeration([f"{period} px ({number(value)} dB)" for period, value in sorted(strength.items())])),
         plain(f". It is strongest at {finding.period} px: there {what} stands "),
         strong(f"{number(row.value)} dB"),
         plain(f" above the spectrum around it ({p_phrase(row.p)})."),
@@ -63,10 +103,11 @@ def _reasons(run: Run, model: str) -> list[list[Part]]:
         ],
         [strong("How uneven. "), plain(_unevenness(run, model))],
         [strong("Since which layer. "), plain(_births(run, model))],
-        [strong("Not the photographs. "), plain(_control(run, model))],
     ]
-    if run.found(model, "image"):
-        reasons[-1][0] = strong("Beware of the photographs. ")
+    held = run.found(model, "image")
+    if held or model == run.names[0]:  # once is enough for what two models see of the same pictures
+        head = "Beware of the photographs. " if held else "Not the photographs. "
+        reasons.append([strong(head), plain(_control(run, model))])
     return reasons
 
 
@@ -102,12 +143,15 @@ def _births(run: Run, model: str) -> str:
     if not groups:
         return "On the way from the score down to the image no stage carries a lattice at these periods."
     said = [
-        f"{enumeration([str(p) for p in periods])} px {f'between {above} and' if above else 'before'} {stage or 'the image'}"
+        f"{enumeration([str(p) for p in periods])} px "
+        f"{f'between {named(above)} and' if above else 'before'} {named(stage)}"
         for (stage, above), periods in groups.items()
     ]
+    lost = sorted({p for periods in groups.values() for p in periods} - set(run.found(model, "input-gradient")))
+    end = f" What reaches the image of {enumeration([str(p) for p in lost])} px is no longer seen." if lost else ""
     return (
         "On the way down from the score each period is written by the layers between two stages: "
-        f"{'; '.join(said)}. A stage closer to the image may even it out again."
+        f"{'; '.join(said)}.{end}"
     )
 
 
@@ -125,7 +169,7 @@ def _control(run: Run, model: str) -> str:
         parts.append(f"{held} (at most {number(top.value)} dB, at {top.period} px, {p_phrase(top.p)})")
     if not parts:
         return "They are too small for these periods."
-    return f"Measured the same way, at the size the network sees, they hold {' and '.join(parts)}."
+    return f"Measured the same way, at the size the network sees, they show {' and '.join(parts)}."
 
 
 def _interval(row: Row) -> str:
@@ -146,7 +190,7 @@ def _picture(run: Run, model: str) -> bytes:
     ax = axes.ravel()
     figures.draw_picture(ax[0], image, title=_short(run.images[0]))
     figures.draw_gradient(ax[1], flat, scale=4, title="input gradient")
-    side = min(32, *flat.shape)
+    side = crop_side(flat)
     top, left = ((extent - side) // 2 for extent in flat.shape)
     figures.draw_gradient(ax[2], flat[top : top + side, left : left + side], scale=4, title=f"its central {side} px")
     low, high = decibel_range(power)
@@ -160,15 +204,23 @@ def _picture(run: Run, model: str) -> bytes:
 def _figure(run: Run, model: str, path: str) -> Block:
     finding = run.headline(model)
     ringed = f"; the lattice of {finding.period} px is ringed" if finding.significant else ""
+    caption = (
+        f"The gradient of the score, summed over colours, in units of its own rms from \u22124 (blue) to 4 (red); every "
+        f"pixel is drawn as a whole square. Last: mean power spectrum over n = {run.sample}, DC in the middle{ringed}."
+    )
+    if model != run.names[0]:
+        caption = f"The same for {model}{ringed}."
     return picture(
         path,
         alt=f"A photograph, the input gradient of {model}, its centre enlarged, and the mean gradient spectrum{ringed}",
-        caption=[
-            f"The gradient of the score, summed over colours, in units of its own rms from \u22124 (blue) to 4 (red); every "
-            f"pixel is drawn as a whole square. Last: mean power spectrum over n = {run.sample}, DC in the middle{ringed}."
-        ],
-        width=0.76 if len(run.names) == 1 else 0.78,
+        caption=[caption],
+        width=0.76 if len(run.names) == 1 else 0.56,
     )
+
+
+def crop_side(gradient: np.ndarray) -> int:
+    """Side of the enlarged centre: 32 px, half of a small image."""
+    return min(32, min(gradient.shape) // 2)
 
 
 def decibel_range(*powers: np.ndarray) -> tuple[float, float]:

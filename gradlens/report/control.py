@@ -1,9 +1,8 @@
 """The control: the same measures of the photographs themselves, and the difference between two models."""
 
 from gradlens import figures
-from gradlens.compare import contrast
 from gradlens.report.document import Block, heading, paragraph, picture, table
-from gradlens.report.run import KINDS, Run, as_row, number, span
+from gradlens.report.run import KINDS, Run, number, span
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
@@ -19,8 +18,8 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
             path,
             alt="Contrast of each period in the gradients and in the photographs, signed and envelope",
             caption=[
-                f"Mean contrast over n = {run.sample} with 95 % bootstrap intervals; filled where p is at most "
-                "0.01 and the contrast above 0. Compare points of one period; contrasts of two periods have no common scale."
+                f"Mean contrast over n = {run.sample}{run.intervals}; filled where p is at most 0.01 "
+                "and the interval above 0. Compare points of one period; contrasts of two periods have no common scale."
             ],
         ),
     ]
@@ -38,7 +37,11 @@ def _figure(run: Run) -> bytes:
         series = {}
         for model in run.names:
             for subject, word in (("input-gradient", "gradient"), ("image", "photographs")):
-                label = f"{word}, {model}" if several else word
+                label = (
+                    f"{word}, {model if len(model) < 32 else f'model {run.names.index(model) + 1}'}"
+                    if several
+                    else word
+                )
                 series[label] = [_point(run, model, subject, p, kind) for p in periods]
         figures.draw_contrasts(ax, periods, series, f"{kind} contrast")
     axes[0, 1].set_ylabel("")
@@ -55,13 +58,7 @@ def _point(run: Run, model: str, subject: str, period: int, kind: str) -> tuple[
 
 
 def _differences(run: Run) -> Block:
-    t = run.results.table
-    t = t.loc[(t["subject"] == "input-gradient") & (t["metric"] == "lattice_contrast")]
-    first, second = (t.loc[t["model"] == name] for name in run.names[:2])
-    rows = [
-        [str(row.period), row.kind, number(row.value), span(row), str(row.n)]
-        for row in map(as_row, contrast(first, second).to_dict("records"))
-    ]
+    rows = [[str(r.period), r.kind, number(r.value), span(r), str(r.n)] for r in run.differences()]
     return table(
         {"period, px": "right", "family": "left", "difference, dB": "right", "95 % interval": "left", "n": "right"},
         rows,

@@ -1,6 +1,7 @@
 """Blocks of a document, and typst that sets them: data goes in as JSON, so hostile names print literally."""
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -10,6 +11,7 @@ from typing import Any
 Block = dict[str, Any]
 Part = dict[str, Any]
 
+UNUSUAL = r"[^\u0000-\u024f\u2010-\u2027\u2032\u2192\u2212\u221e\u00a0]"
 BEYOND_EMBEDDED_FONTS = 0x2E80  # from here on (CJK and further) glyphs come from the system's fonts
 
 
@@ -99,6 +101,23 @@ def compile_pdf(title: str, kicker: str, blocks: Sequence[Block], figures: Mappi
     import typst
 
     text = json.dumps({"title": title, "kicker": kicker, "blocks": list(blocks)}, ensure_ascii=False)
+    try:
+        return _set(text, figures)
+    except typst.TypstError as error:
+        if "could not be displayed" not in str(error):
+            raise
+        return _set(_escaped(text), figures)
+
+
+def _escaped(text: str) -> str:
+    """JSON with every character that no font here may have as its code point in words."""
+    return re.sub(UNUSUAL, lambda found: f"<U+{ord(found[0]):04X}>", text)
+
+
+def _set(text: str, figures: Mapping[str, bytes]) -> bytes:
+    """The PDF of a document in JSON."""
+    import typst
+
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         template = resources.files("gradlens").joinpath("report/template.typ").read_text(encoding="utf-8")

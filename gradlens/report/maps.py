@@ -3,7 +3,7 @@
 import numpy as np
 
 from gradlens import figures
-from gradlens.report.answer import _short
+from gradlens.report.answer import _short, crop_side
 from gradlens.report.document import Block, code, heading, picture
 from gradlens.report.run import Run
 
@@ -45,7 +45,7 @@ def _figure(run: Run, model: str) -> bytes:
     shown = over = None
     for row, (image, gradient, contrast) in enumerate(zip(images, gradients, maps, strict=True)):
         unit = gradient / max(float(np.sqrt(np.mean(gradient**2))), 1e-30)
-        side = min(32, *unit.shape)
+        side = crop_side(unit)
         y, x = ((extent - side) // 2 for extent in unit.shape)
         first = row == 0
         figures.draw_picture(axes[row, 0], image, title=_short(run.images[row]))

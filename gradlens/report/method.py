@@ -43,6 +43,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
                     ["SHA-256", model["sha256"]],
                     ["input", f"{size}, {model['interpolation']} resize, centre crop {model['crop_pct']:g}"],
                     ["normalisation", f"mean {_list(model['mean'])}, std {_list(model['std'])}"],
+                    ["windows", _windows(model["windows"])],
                     ["stages", ", ".join(f"{s['layer']} ({max(s['size'])} px)" for s in model["stages"]) or "none"],
                 ],
                 caption=[f"{model['name']} is a {model['role']}."],
@@ -62,6 +63,15 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         ),
     ]
     return blocks, {}
+
+
+def _windows(windows: dict[str, list[int]]) -> str:
+    """The side of the windows at each period."""
+    said = [
+        f"{w[0]} px at {period} px" if w else f"too small for {period} px"
+        for period, w in sorted(windows.items(), key=lambda item: int(item[0]))
+    ]
+    return ", ".join(said)
 
 
 def _list(values: list[float]) -> str:

@@ -6,12 +6,15 @@ from gradlens import figures
 from gradlens.report.document import Block, heading, picture
 from gradlens.report.run import Run, number
 
+MOST = 6  # columns that fit; the table has all
+
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = [heading("Who gets the gradient")]
     drawn: dict[str, bytes] = {}
     for index, model in enumerate(run.names):
         periods = [p for p in run.periods(model) if np.isfinite(run.array(model, f"energy/{p}")).all()]
+        periods = periods if len(periods) <= MOST else [*periods[: MOST // 2], *periods[-MOST // 2 :]]
         if not periods:
             continue
         path = f"figures/phases-{index}.svg"

@@ -1,5 +1,6 @@
 """A saved run as its report sees it: rows and arrays by model, the finding in front, numbers as they are printed."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlens.compare import SIGNIFICANCE
+from gradlens.compare import LEAST_IMAGES, SIGNIFICANCE, contrast
 from gradlens.results import Results
 
 KINDS = ("signed", "envelope")
@@ -38,8 +39,8 @@ class Row:
 
     @property
     def found(self) -> bool:
-        """Whether a contrast is a lattice: above 0 with p at most 0.01."""
-        return self.p <= SIGNIFICANCE and self.value > 0
+        """Whether a contrast is a lattice: p at most 0.01, above 0, and so is its interval if there is one."""
+        return self.p <= SIGNIFICANCE and self.value > 0 and not self.low <= 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Run:
     def sample(self) -> str:
         """How many images, in words: n of every mean over images."""
         return counted(len(self.images), "image")
+
+    @property
+    def intervals(self) -> str:
+        """What a caption says of intervals, if there are enough images for any."""
+        return " with 95 % bootstrap intervals" if len(self.images) >= LEAST_IMAGES else ""
 
     def periods(self, model: str) -> list[int]:
         """The periods measured in a model's input gradient, rising."""
@@ -92,6 +98,13 @@ class Run:
     def found(self, model: str, subject: str, kind: str | None = None) -> list[int]:
         """The periods with a lattice at the level of significance."""
         return sorted({row.period for row in self.rows(model, subject, "lattice_contrast", kind) if row.found})
+
+    def differences(self) -> list[Row]:
+        """How the contrast of the first model's gradient differs from the second's, at every period of both."""
+        t = self.results.table
+        t = t.loc[(t["subject"] == "input-gradient") & (t["metric"] == "lattice_contrast")]
+        first, second = (t.loc[t["model"] == name] for name in self.names[:2])
+        return [as_row(record) for record in contrast(first, second).to_dict(orient="records")]
 
     def headline(self, model: str) -> Finding:
         """The lattice with the highest contrast among the significant ones, else among all."""
@@ -184,6 +197,16 @@ def span(row: Row, digits: int = 1) -> str:
     if np.isnan(row.low):
         return "–"
     return f"{number(row.low, digits)} to {number(row.high, digits)}"
+
+
+def named(layer: str) -> str:
+    """A layer as it is written in a sentence; a bare number is called a layer."""
+    return (layer and (layer if any(c.isalpha() for c in layer) else f"layer {layer}")) or "the image"
+
+
+def breakable(name: str, room: int = 40) -> str:
+    """A long name with places where a line may end."""
+    return name if len(name) <= room else re.sub(r"([_.:/@-])", "\\1\u200b", name)
 
 
 def counted(n: int, noun: str) -> str:

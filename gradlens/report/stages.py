@@ -4,7 +4,7 @@ import numpy as np
 
 from gradlens import figures
 from gradlens.report.document import Block, heading, paragraph, picture
-from gradlens.report.run import KINDS, Run
+from gradlens.report.run import KINDS, Run, named
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
@@ -27,8 +27,8 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
                 path,
                 alt=f"Signed and envelope contrast of each period at the stages of {model}: {names}",
                 caption=[
-                    f"{model}. Mean contrast over n = {run.sample} with 95 % bootstrap intervals; filled where p "
-                    "is at most 0.01 and the contrast above 0. A stage smaller than four periods is not measurable."
+                    f"{model}. Mean contrast over n = {run.sample}{run.intervals}; filled where p is at most "
+                    "0.01 and the interval above 0. A stage smaller than four periods is not measurable."
                 ],
             )
         )
@@ -38,7 +38,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
 @figures.styled
 def _figure(run: Run, model: str) -> bytes:
     stages = run.stages(model)
-    labels = [f"{_tail(s['layer']) or 'image'}\n{max(s['size'])} px" for s in stages]
+    labels = [f"{_tail(named(s['layer']).removeprefix('the '))}\n{max(s['size'])} px" for s in stages]
     figure, axes = figures.new_figure(6.7, 2.9, 1, 2)
     for ax, kind in zip(axes[0], KINDS, strict=True):
         lines = {}
