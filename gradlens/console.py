@@ -36,6 +36,7 @@ def application(name: str, purpose: str) -> App:
         version=gradlens.__version__,
         default_parameter=Parameter(negative=()),
         config=config_file,
+        help_format="plaintext",  # Markdown costs 0.1 s
         error_formatter=_sentence,
         result_action="return_value",
     )
