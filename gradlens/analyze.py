@@ -315,7 +315,7 @@ def short_table(folder: Path) -> str:
             lines += [f"{period:>6}  {cells[0]:>12}  {cells[1]:>12}  {number(ratio):>9}  {last:>12}"]
         sample = counted(len(told.images), "image")
         lines += [
-            f"* p at most {SIGNIFICANCE}, joint over {sample} and adjusted over the periods; interval above 0",
+            f"* p at most {SIGNIFICANCE}, joint over {sample} and adjusted over the periods; {told.above} above 0",
             "",
         ]
     return "\n".join(lines)

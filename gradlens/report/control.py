@@ -19,7 +19,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
             alt="Contrast of each period in the gradients and in the photographs, signed and envelope",
             caption=[
                 f"Mean contrast over n = {run.sample}{run.intervals}; filled where p is at most 0.01 "
-                "and the interval above 0. Compare points of one period; contrasts of two periods have no common scale."
+                f"and the {run.above} above 0. Compare points of one period; contrasts of two periods have no common scale."
             ],
         ),
     ]

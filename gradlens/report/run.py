@@ -72,6 +72,11 @@ class Run:
         """What a caption says of intervals, if there are enough images for any."""
         return " with 95 % bootstrap intervals" if len(self.images) >= LEAST_IMAGES else ""
 
+    @property
+    def above(self) -> str:
+        """What must lie above 0 for a lattice to be found: the interval or, of too few images for one, the contrast."""
+        return "interval" if len(self.images) >= LEAST_IMAGES else "contrast"
+
     def periods(self, model: str) -> list[int]:
         """The periods measured in a model's input gradient, rising."""
         table = self.set_rows(model, "input-gradient")

@@ -28,7 +28,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
                 alt=f"Signed and envelope contrast of each period at the stages of {model}: {names}",
                 caption=[
                     f"{model}. Mean contrast over n = {run.sample}{run.intervals}; filled where p is at most "
-                    "0.01 and the interval above 0. A stage smaller than four periods is not measurable."
+                    f"0.01 and the {run.above} above 0. A stage smaller than four periods is not measurable."
                 ],
             )
         )

@@ -7,7 +7,6 @@ White noise of variance s^2 has P = s^2 in every bin. Source: Welch 1967; the no
 """
 
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 from typing import Literal
 
@@ -131,8 +130,3 @@ def _position_phase(lengths: tuple[int, ...], starts: list[list[int]], device: t
         turns = torch.tensor(begin, dtype=torch.float64)[:, None] * bins / length
         phase = (phase[:, None, :, None] + turns[None, :, None, :]).flatten(2, 3).flatten(0, 1)
     return torch.polar(torch.ones_like(phase), -4 * torch.pi * phase).to(device)
-
-
-def window_positions(extent: tuple[int, ...], lengths: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """First pixel of every window, in the order of `ShortTime` by window."""
-    return list(product(*_starts(extent, lengths)))

@@ -99,7 +99,8 @@ def test_a_period_fits_the_axes(call: Callable[[Tensor, object], object], period
 
 @with_period
 def test_a_period_may_be_any_sequence(call: Callable[[Tensor, object], object]) -> None:
-    call(noise(1, 1, 32, 32), [2, 4])
+    x = noise(1, 1, 32, 32)
+    assert repr(call(x, [2, 4])) == repr(call(x, (2, 4)))
 
 
 def test_other_arguments_carry_their_value() -> None:
