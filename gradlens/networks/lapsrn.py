@@ -10,8 +10,8 @@ from torch.nn import functional as F
 class LapSRN(nn.Module):
     """Luma enlarged four times: `[N 1 H W]` in [0, 1] to `[N 1 4H 4W]`, around [0, 1] and not clipped.
 
-    Trained on the Y of YCbCr by BT.601 in its studio range, 16/255 to 235/255. Layers of level i: `convt_Fi` features,
-    `convt_Ii` the image, `convt_Ri` what is added to it.
+    Luma is the Y of YCbCr by BT.601, 16/255 to 235/255: the published PSNR is of that. Layers of level i: `convt_Fi`
+    features, `convt_Ii` the image, `convt_Ri` what is added to it.
 
     Args:
         width: channels of the features.
