@@ -135,7 +135,7 @@ class _OverImages(Metric):
             ("left_out", len(images) - found),
         ):
             total = self._state(state)
-            setattr(self, f"{self._name}_{state}", total + more.to(total.device).to(total.dtype))
+            setattr(self, f"{self._name}_{state}", total + more.to(total.device))
 
     def _apply(self, fn: Callable, exclude_state: Sequence[str] = ()) -> "_OverImages":
         """Move the states with the metric, as float64: torchmetrics lets `to(dtype)` and `set_dtype` cast them."""
@@ -398,9 +398,8 @@ class SetImbalance(_OverImages):
     def _result(self, mean: Tensor) -> Tensor:
         count = self._state("count")[0]
         departure, square = mean[0] - 1, mean[1]
-        few = count < 2
-        pairs = (count * departure.square() - square) / torch.where(few, 1, count - 1)
-        return _signed_root(torch.where(few, float("nan"), pairs).mean())
+        others = torch.where(count < 2, float("nan"), count - 1)
+        return _signed_root(((count * departure.square() - square) / others).mean())
 
 
 class PowerSpectrum(_OverImages):
