@@ -204,8 +204,8 @@ class LatticeTest(_OverImages):
     or fewer than 30 bins of null) is in neither sum nor n.
 
     Range: [0, 1]; small where many images have a lattice, or few a strong one.
-    Blind to: as the function. Beyond some hundred images a lattice of no matter is significant, and the few per cent by
-        which p departs from uniform add up: read it beside `LatticeContrast`, and beside the p of real images.
+    Blind to: as the function. Over hundreds of images a lattice of no matter is significant, and the little by which p
+        departs from uniform adds up: read it beside `LatticeContrast`, and beside the joint p of real images.
 
     Args:
         period: T in pixels, one for all axes or one for each.
