@@ -305,7 +305,6 @@ class PhaseEnergy(_OverImages):
         [[1.0, 1.0], [1.0, 1.0]]
     """
 
-    plot_lower_bound = 0.0
     plot_legend_name = "phase"
 
     def __init__(self, period: Period, **kwargs: Any) -> None:
