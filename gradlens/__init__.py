@@ -16,6 +16,7 @@ SUBMODULES = (
     "figures",
     "gradients",
     "images",
+    "metrics",
     "models",
     "networks",
     "probes",
