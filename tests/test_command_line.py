@@ -100,7 +100,7 @@ def test_interrupted_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("models", "dcgan_svhn         bundled discriminator and generator"),
         ("images", "chelsea    451 x 300 px, scikit-image, public domain or CC0"),
-        ("metrics", "lattice_contrast       How far the new harmonics of a lattice stand above the spectrum around them, in dB."),
+        ("metrics", "lattice_contrast        How far the new harmonics of a lattice stand above the spectrum around them, in dB."),
     ],
 )  # fmt: skip
 def test_ls(what: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
