@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import groupby
 from math import isnan, prod
 from pathlib import Path, PurePosixPath
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 PURPOSE = "How much of any pictures is checkerboard, beside real ones where given: a table, figures and a PDF."
 PERIODS = (2, 4, 8, 16, 32)
 WINDOWS = 4  # periods that an image must hold for a contrast
+DETAIL = "detail"  # the layer of what is measured on a picture's fine detail
 COMPARED_SIDE = 64  # of the windows in which two sets' spectra are compared
 PIXELS_AT_ONCE = 1 << 20
 SHOWN = 4  # images of a set in the report
@@ -123,8 +124,8 @@ def measure_pictures(config: Config) -> Results:
     tables, arrays, entries, powers = [], {}, [], []
     for index, pictures in enumerate(sets):
         statistics, power = _stream(pictures, periods, channels, side, config.window, device)
-        names = pictures.names
-        tables.append(compare.measure(statistics, model=pictures.name, subject=pictures.subject, names=names))
+        table = compare.measure(statistics, model=pictures.name, subject=pictures.subject, names=pictures.names)
+        tables.append(table.assign(layer=table["kind"].map(lambda kind: "" if kind == "signed" else DETAIL)))
         arrays |= {f"{index}/{name}": getattr(statistics, name).numpy() for name in ("power", "frequency", "profile")}
         entries.append(_entry(pictures, periods, config.window))
         powers.append(power)
@@ -219,20 +220,33 @@ def _periods(wanted: Sequence[int] | None, samples: Pictures) -> list[int]:
 def _stream(
     pictures: Pictures, periods: Sequence[int], channels: int, side: int | None, window: int, device: Any
 ) -> "tuple[LatticeStatistics, Tensor | None]":
-    """The statistics of a set and, where it shall be compared, each picture's spectrum on windows of `side` px."""
+    """The statistics of a set, signed of the pictures and envelope and phases of their fine detail, and, where it shall be
+    compared, each picture's spectrum on windows of `side` px."""
     import torch
 
-    from gradlens.spectra import LatticeStream, normalised_power
+    from gradlens.spectra import LatticeStream, fine_detail, normalised_power
 
-    stream, powers = LatticeStream(periods, window=window), []
+    stream, detail, powers = LatticeStream(periods, window=window), LatticeStream(periods, window=window), []
     with progress(pictures.name, len(pictures.found)) as advance:
         for x in _batches(pictures, channels):
             x = x.to(device)
             stream.update(x)
+            detail.update(fine_detail(x))
             if side is not None:
                 powers.append(normalised_power(x, size=side).float().cpu())
             advance(len(x))
-    return stream.compute(), torch.cat(powers) if powers else None
+    return _of_both(stream.compute(), detail.compute()), torch.cat(powers) if powers else None
+
+
+def _of_both(pictures: "LatticeStatistics", detail: "LatticeStatistics") -> "LatticeStatistics":
+    """The statistics of `pictures`, with the measures of energy taken from their `detail`."""
+    mixed = {
+        name: {key: getattr(detail if key[0] == "envelope" else pictures, name)[key] for key in getattr(pictures, name)}
+        for name in ("contrast", "p_value", "share")
+    }
+    return replace(
+        pictures, **mixed, imbalance=detail.imbalance, energy=detail.energy, mean_energy=detail.mean_energy
+    )
 
 
 def _batches(pictures: Pictures, channels: int) -> "Iterator[Tensor]":
@@ -335,24 +349,25 @@ def _shown(photograph: "Photograph", period: int, kind: Any, window: int) -> "di
     import numpy as np
     import torch
 
-    from gradlens.spectra import lattice_map
+    from gradlens.spectra import fine_detail, lattice_map
     from gradlens.spectra.grid import window_lengths
 
     pixels = _pixels(photograph, len(photograph.open().getbands()))
     size = tuple(pixels.shape[1:])
     lengths = window_lengths(size, (period, period), window)
-    contrast = lattice_map(pixels[None], period, kind=kind, window=window)[0]  # [h w], NaN [1 1] where too small
+    seen = fine_detail(pixels[None]) if kind == "envelope" else pixels[None]
+    contrast = lattice_map(seen, period, kind=kind, window=window)[0]  # [h w], NaN [1 1] where too small
     lengths = lengths or size
     place = np.unravel_index(int(contrast.nan_to_num().argmax()), contrast.shape)
     steps = [max(extent - 1, 1) for extent in contrast.shape]
     corner = [round((size[i] - lengths[i]) * int(place[i]) / steps[i]) for i in (0, 1)]
     sides = [min(size[i], max(SHOWN_SIDE, lengths[i])) for i in (0, 1)]
     first = [min(max(corner[i] + lengths[i] // 2 - sides[i] // 2, 0), size[i] - sides[i]) for i in (0, 1)]
-    part = pixels[:, first[0] : first[0] + sides[0], first[1] : first[1] + sides[1]]
-    if part.shape != pixels.shape:
-        contrast = lattice_map(part[None], period, kind=kind, window=window)[0]
+    inside = (..., slice(first[0], first[0] + sides[0]), slice(first[1], first[1] + sides[1]))
+    if tuple(sides) != size:
+        contrast = lattice_map(seen[inside], period, kind=kind, window=window)[0]
     return {
-        "image": (255 * part).round().to(torch.uint8).numpy(),
+        "image": (255 * pixels[inside]).round().to(torch.uint8).numpy(),
         "map": contrast.float().numpy(),
         "box": np.array([corner[0] - first[0], corner[1] - first[1], *lengths]),
     }
@@ -387,16 +402,15 @@ def short_table(folder: Path) -> str:
     told = Sets(Results.read(folder))
     lines = [conclusion(told)]
     for name in told.names:
-        n = len(told.images(name))
-        lines += ["", f"{name}: {counted(n, 'image')}"]
-        lines += [f"{'period':>6}  {'signed':>12}  {'alone':>7}  {'envelope':>12}  {'alone':>7}"]
+        lines += ["", f"{name}: {counted(len(told.images(name)), 'image')}"]
+        lines += [f"{'period':>6}  {'signed':>12}  {'alone':>11}  {'envelope':>12}  {'alone':>11}"]
         for period in told.periods:
             cells = []
             for kind in KINDS:
                 row = told.contrast(name, period, kind)
                 measured = f"{number(row.value)} dB {'*' if row.found else ' '}"
                 cells += ["too small" if isnan(row.value) else measured, told.alone_phrase(name, period, kind)]
-            lines += [f"{period:>6}  {cells[0]:>12}  {cells[1]:>7}  {cells[2]:>12}  {cells[3]:>7}"]
+            lines += [f"{period:>6}  {cells[0]:>12}  {cells[1]:>11}  {cells[2]:>12}  {cells[3]:>11}"]
     lines += [
         "",
         f"* p at most {SIGNIFICANCE}, joint over the images and adjusted over the periods; {told.above} above 0",

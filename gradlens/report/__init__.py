@@ -65,14 +65,14 @@ def write_report(folder: Path) -> Path:
     if "models" in results.manifest:
         run = Run(results)
         parts = {name: section(run) for name, section in SECTIONS.items()}
-        title, of = TITLE, run.names
+        title, of, listed = TITLE, run.names, len(run.names) == 1
     elif "sets" in results.manifest:
         sets = Sets(results)
         parts = {name: section(sets) for name, section in SETS_SECTIONS.items()}
-        title, of = SETS_TITLE, sets.names
+        title, of, listed = SETS_TITLE, sets.names, True
     else:
         raise ValueError(f"{str(folder)!r} holds no run of analyze or measure")
-    return _write(folder, title, kicker(results.manifest, of), parts, listed=len(of) == 1)
+    return _write(folder, title, kicker(results.manifest, of), parts, listed=listed)
 
 
 def _write(folder: Path, title: str, above: str, parts: Mapping[str, Drawn], *, listed: bool) -> Path:

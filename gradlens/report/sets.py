@@ -23,9 +23,9 @@ class Sets:
 
     @cached_property
     def run(self) -> Run:
-        """The rows of whole sets."""
+        """The rows of whole sets, whether they are of the pictures or of their fine detail."""
         table = self.results.table
-        return Run(Results(table.loc[table["image"] == ""], {}, self.results.manifest))
+        return Run(Results(table.loc[table["image"] == ""].assign(layer=""), {}, self.results.manifest))
 
     @cached_property
     def entries(self) -> dict[str, dict[str, Any]]:
@@ -157,9 +157,9 @@ class Sets:
         return parts
 
     def alone_phrase(self, name: str, period: int, kind: str) -> str:
-        """How many images carry the lattice by themselves, of how many that were measured."""
+        """How many images carry the lattice by themselves, of how many that were measured; a dash for a single image."""
         part = self.alone(name, period, kind)
-        return f"{int(part['found'].sum())} / {len(part)}" if len(part) else "–"
+        return f"{int(part['found'].sum())} / {len(part)}" if len(part) and len(self.images(name)) > 1 else "–"
 
     def strongest(self, name: str, finding: Finding) -> list[str]:
         """The images of a set, the one with the highest contrast of `finding` first, those without any last."""

@@ -11,6 +11,7 @@ from gradlens.report.run import NBSP, counted, enumeration, number, p_phrase, sh
 from gradlens.report.sets import Sets
 
 JPEG = (".jpg", ".jpeg")
+FAINT = 0.5  # dB; photographs without a lattice read up to 0.3 from 4 px on
 
 
 def section(sets: Sets) -> tuple[list[Block], dict[str, bytes]]:
@@ -46,7 +47,9 @@ def _verdict(sets: Sets) -> list[Part]:
     if standing == "unsure":
         end = f". {sets.reference} shows none there, but the difference may be chance ({_difference(sets)})."
         return [strong("Perhaps. "), start, listed, plain(end)]
-    what = "its lattice" if finding.kind == "signed" else "the lattice of its energy"
+    if sets.reference is None and max(strength.values()) < FAINT:
+        return [strong("Perhaps. "), start, listed, plain(", as faint as photographs may show without one.")]
+    what = "their lattice" if finding.kind == "signed" else "the lattice of their fine detail"
     return [
         strong("Yes. "),
         start,
@@ -63,7 +66,7 @@ def _beyond(sets: Sets, periods: list[int]) -> str:
     if sets.reference is None:
         return ""
     held = set(sets.found(sets.reference)).intersection(periods)
-    return f", more of it than {sets.reference}" if held else f" that {sets.reference} does not have"
+    return f", more of it than {sets.reference} has" if held else f" that {sets.reference} does not have"
 
 
 def _difference(sets: Sets) -> str:
@@ -78,7 +81,12 @@ def _reasons(sets: Sets) -> list[list[Part]]:
     finding = sets.headline()
     period, kind = finding.period, finding.kind
     row = sets.contrast(sets.sample, period, kind)
-    part, floor = (sets.row(sets.sample, period, m, kind) for m in ("lattice_share", "lattice_share_floor"))
+    part = share(sets.row(sets.sample, period, "lattice_share", kind).value)
+    beside = (
+        f", in {sets.reference} {share(sets.row(sets.reference, period, 'lattice_share', kind).value)}"
+        if sets.reference
+        else ""
+    )
     reasons: list[list[Part]] = []
     if not isnan(row.value):
         reasons.append(
@@ -86,12 +94,11 @@ def _reasons(sets: Sets) -> list[list[Part]]:
                 strong("How sure. "),
                 plain(
                     f"{counted(row.n, 'image')} at {period} px, {kind}: {_interval(row)}; p is joint over the images and "
-                    f"adjusted for {counted(len(sets.periods), 'period')}. The lattice holds {share(part.value)} of the "
-                    f"energy, white noise would put {share(floor.value)} there."
+                    f"adjusted for {counted(len(sets.periods), 'period')}. The lattice holds {part} of the energy{beside}."
                 ),
             ]
         )
-        reasons.append([strong("In how many. "), *_alone(sets)])
+        reasons.append(_where(sets))
     if sets.reference is None:
         if finding.significant:
             reasons.append([strong("Whose it is. "), plain(_origin(sets))])
@@ -105,21 +112,21 @@ def _reasons(sets: Sets) -> list[list[Part]]:
     return reasons
 
 
-def _alone(sets: Sets) -> list[Part]:
-    """In how many images the lattice in front is found one by one, and where it is strongest."""
+def _where(sets: Sets) -> list[Part]:
+    """In how many images the lattice in front is found one by one, and in which it is strongest."""
     finding = sets.headline()
     part = sets.alone(sets.sample, finding.period, finding.kind)
+    if len(part) == 1:
+        return [strong("Where. "), plain("It is strongest in the window that is framed below.")]
     strongest = part.iloc[0]
-    count = int(part["found"].sum())
-    said = (
-        f"{count} of {counted(len(part), 'image')} carry it when taken alone (p at most 0.01, adjusted over the images). "
-        if len(part) > 1
-        else ""
-    )
     return [
-        plain(f"{said}It is strongest in "),
+        strong("In how many. "),
+        plain(
+            f"{int(part['found'].sum())} of {counted(len(part), 'image')} carry it when taken alone (p at most 0.01, adjusted "
+            "over the images). It is strongest in "
+        ),
         code(str(strongest["image"])),
-        plain(f", {number(float(strongest['value']))} dB, framed below where it is strongest."),
+        plain(f", {number(float(strongest['value']))} dB."),
     ]
 
 
@@ -138,7 +145,7 @@ def _against(sets: Sets, reference: str) -> list[list[Part]]:
     """The same number in the real images, what those carry themselves, and the distance of the spectra."""
     finding = sets.headline()
     row = sets.contrast(reference, finding.period, finding.kind)
-    pairing = "pair by pair, by file name" if sets.paired else "two independent sets"
+    pairing = "pair by pair, by file name" if sets.paired else "as of two independent sets"
     told = f"{reference} reads {number(row.value)} dB there ({counted(row.n, 'image')}); the difference is "
     reasons = [[strong("Against the real. "), plain(f"{told}{_difference(sets)}, {pairing}.")]] if row.n else []
     held = sets.found(reference)
@@ -191,10 +198,9 @@ def _picture(sets: Sets) -> bytes:
             title = f"lattice map, {finding.period} px"
             over = figures.draw_lattice_map(ax[2], image, np.nan_to_num(contrast), top=top, title=title)
         marks = {finding.period: figures.SERIES[0]} if sets.contrast(name, finding.period, finding.kind).found else {}
-        figures.draw_spectrum(ax[3], power, low=low, high=high, marks=marks, title="mean spectrum")
+        title = "mean spectrum" if one else _short(name, 18)
+        figures.draw_spectrum(ax[3], power, low=low, high=high, marks=marks, title=title)
         ax[3].set_yticks([])
-        if not one:
-            ax[0].set_ylabel(_short(name, 22))
     if over is not None:
         figures.add_scale(figure, over, axes.ravel()[2:3] if one else axes[:, 2], "contrast, dB", aspect=20, pad=0.02)
     return figures.svg(figure)
@@ -209,7 +215,8 @@ def map_top(*maps: np.ndarray) -> float:
 def draw_image(ax: figures.Axes, image: np.ndarray, box: np.ndarray, *, title: str = "") -> None:
     """A picture with its strongest window framed."""
     figures.draw_picture(ax, image, title=title)
-    figures.draw_frame(ax, box.tolist())
+    if tuple(box[2:]) != image.shape[1:]:
+        figures.draw_frame(ax, box.tolist())
 
 
 def draw_window(ax: figures.Axes, image: np.ndarray, box: np.ndarray, *, title: str = "") -> None:
@@ -224,7 +231,7 @@ def _figure(sets: Sets, path: str) -> Block:
     finding = sets.headline()
     ringed = [n for n in sets.names if sets.contrast(n, finding.period, finding.kind).found]
     rings = f"; the lattice of {finding.period} px is ringed where it is found" if ringed else ""
-    whose = "the same images in both" if sets.paired else "the strongest of each set"
+    whose = "images of one name" if sets.paired else "the strongest of each set"
     which = f" Above {sets.sample}, below {sets.reference}, {whose}." if sets.reference else ""
     return picture(
         path,

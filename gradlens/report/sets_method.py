@@ -22,6 +22,12 @@ def section(sets: Sets) -> tuple[list[Block], dict[str, bytes]]:
             f"not resized, not cropped.{grey}"
         ),
         *definitions(),
+        paragraph(
+            strong("Detail. "),
+            "Signed measures and spectra are of the pictures as they are. Envelope, share of the envelope and phases are of "
+            "their fine detail, a 3 x 3 binomial blur taken off twice: a picture's light and shade hold nearly all of its energy "
+            "and would drown them. In table.csv those rows have the layer detail.",
+        ),
     ]
     if sets.reference is not None:
         blocks.append(

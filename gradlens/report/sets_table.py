@@ -1,6 +1,6 @@
 """The numbers: every measure of every period, for the samples and for the real images."""
 
-from gradlens.report.document import Block, code, heading, pagebreak, paragraph, strong
+from gradlens.report.document import Block, code, heading, paragraph, strong
 from gradlens.report.run import breakable
 from gradlens.report.sets import Sets
 from gradlens.report.table import contrasts, phases
@@ -8,13 +8,12 @@ from gradlens.report.table import contrasts, phases
 
 def section(sets: Sets) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = [
-        pagebreak(),
         heading("The numbers"),
         paragraph(
             strong("Two families. "),
-            "A signed measure sees a pattern that repeats with its sign, as an uneven overlap adds to a picture; an envelope or "
-            "phase measure sees contrast that is placed unevenly while its sign is random. A pattern added to a bright picture "
-            "shows in both, since energy is that of the levels from 0 to 1. All the numbers, and each image's own, are in ",
+            "A signed measure sees a pattern that is added to a picture, as uneven overlap does; an envelope or phase measure "
+            "sees fine detail whose strength is placed unevenly while its sign is random, as the blocks of JPEG are. All the "
+            "numbers, and each image's own, are in ",
             code("table.csv"),
             " beside this report.",
         ),
