@@ -213,7 +213,9 @@ def _periods(wanted: Sequence[int] | None, samples: Pictures) -> list[int]:
     held = [period for period in PERIODS if WINDOWS * period <= most]
     if not held:
         least = WINDOWS * PERIODS[0]
-        raise ValueError(f"images: no picture of {samples.name!r} has {least} px a side, the least for a lattice of 2 px")
+        raise ValueError(
+            f"images: no picture of {samples.name!r} has {least} px a side, the least for a lattice of 2 px"
+        )
     return held
 
 
@@ -244,9 +246,7 @@ def _of_both(pictures: "LatticeStatistics", detail: "LatticeStatistics") -> "Lat
         name: {key: getattr(detail if key[0] == "envelope" else pictures, name)[key] for key in getattr(pictures, name)}
         for name in ("contrast", "p_value", "share")
     }
-    return replace(
-        pictures, **mixed, imbalance=detail.imbalance, energy=detail.energy, mean_energy=detail.mean_energy
-    )
+    return replace(pictures, **mixed, imbalance=detail.imbalance, energy=detail.energy, mean_energy=detail.mean_energy)
 
 
 def _batches(pictures: Pictures, channels: int) -> "Iterator[Tensor]":
@@ -281,7 +281,10 @@ def _pairs(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, str] | None:
 
 
 def _differences(
-    sets: Sequence[Pictures], tables: "Sequence[pd.DataFrame]", powers: "Sequence[Tensor]", pairs: Mapping[str, str] | None
+    sets: Sequence[Pictures],
+    tables: "Sequence[pd.DataFrame]",
+    powers: "Sequence[Tensor]",
+    pairs: Mapping[str, str] | None,
 ) -> "list[pd.DataFrame]":
     """The rows that say how the samples differ from the real pictures."""
     from gradlens import compare
@@ -319,9 +322,7 @@ def _entry(pictures: Pictures, periods: Sequence[int], window: int) -> dict[str,
     }
 
 
-def _with_shown(
-    results: Results, sets: Sequence[Pictures], pairs: Mapping[str, str] | None, window: int
-) -> Results:
+def _with_shown(results: Results, sets: Sequence[Pictures], pairs: Mapping[str, str] | None, window: int) -> Results:
     """`results` with what the figures show: the strongest pictures of each set, of pairs the same ones."""
     from gradlens.report.sets import Sets
 

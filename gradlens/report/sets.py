@@ -97,7 +97,9 @@ class Sets:
         table = self.run.results.table
         rows = []
         for metric in ("spectrum_distance", "spectrum_distance_test"):
-            (record,) = table.loc[(table["model"] == self._both) & (table["metric"] == metric)].to_dict(orient="records")
+            (record,) = table.loc[(table["model"] == self._both) & (table["metric"] == metric)].to_dict(
+                orient="records"
+            )
             rows.append(Row(0, "signed", *(float(record[k]) for k in ("value", "low", "high", "p")), int(record["n"])))
         return rows[0], rows[1]
 

@@ -150,15 +150,8 @@ def _against(sets: Sets, reference: str) -> list[list[Part]]:
     reasons = [[strong("Against the real. "), plain(f"{told}{_difference(sets)}, {pairing}.")]] if row.n else []
     held = sets.found(reference)
     if held:
-        shared = sets.strength("shared")
-        verb = "is" if len(held) == 1 else "are"
-        what = "no finding" if shared else "what the samples lack"
-        reasons.append(
-            [
-                strong("Beware of the real. "),
-                plain(f"{reference} carries a lattice of {_pixels(held)} itself: what both have {verb} {what}."),
-            ]
-        )
+        said = f"{reference} carries a lattice of {_pixels(held)} itself: only what the samples have beyond it is their own."
+        reasons.append([strong("Beware of the real. "), plain(said)])
     distance, floor = sets.distance()
     chance = (
         "; they are too few to say how far chance alone would put them."
@@ -166,7 +159,10 @@ def _against(sets: Sets, reference: str) -> list[list[Part]]:
         else f"; {_deal(sets)} stay within {number(floor.value)} dB in 95 % of deals ({p_phrase(distance.p)})."
     )
     reasons.append(
-        [strong("How far. "), plain(f"The mean spectra are {number(distance.value)} dB apart, rms over frequencies{chance}")]
+        [
+            strong("How far. "),
+            plain(f"The mean spectra are {number(distance.value)} dB apart, rms over frequencies{chance}"),
+        ]
     )
     return reasons
 
@@ -243,5 +239,3 @@ def _figure(sets: Sets, path: str) -> Block:
         ],
         width=0.74 if sets.reference is None else 0.9,
     )
-
-

@@ -39,7 +39,15 @@ def _differences(sets: Sets) -> Block:
             values = [number(sets.contrast(name, period, kind).value) for name in sets.names]
             row = sets.difference(period, kind)
             rows.append(
-                [str(period), kind, *values, number(row.value), span(row), str(row.n), STANDING[sets.standing(period, kind)]]
+                [
+                    str(period),
+                    kind,
+                    *values,
+                    number(row.value),
+                    span(row),
+                    str(row.n),
+                    STANDING[sets.standing(period, kind)],
+                ]
             )
     pairing = (
         "image by image, paired by file name" if sets.paired else "of two independent sets; n counts the images of both"
@@ -76,7 +84,9 @@ def _figure(sets: Sets) -> bytes:
     figure, axes = figures.new_figure(6.9, 2.7, 1, 3, width_ratios=[1, 1, 1])
     ax = axes[0]
     for place, kind in zip(ax, KINDS, strict=False):
-        series = {_short(name, 30): [_point(sets, name, period, kind) for period in sets.periods] for name in sets.names}
+        series = {
+            _short(name, 30): [_point(sets, name, period, kind) for period in sets.periods] for name in sets.names
+        }
         figures.draw_contrasts(place, sets.periods, series, f"{kind} contrast")
     ax[1].set_ylabel("")
     difference = sets.array(sets.sample, "level") - sets.array(str(sets.reference), "level")

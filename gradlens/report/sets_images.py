@@ -14,7 +14,8 @@ LISTED = 10
 
 
 def section(sets: Sets) -> tuple[list[Block], dict[str, bytes]]:
-    if max(len(sets.images(name)) for name in sets.names) == 1:
+    measured = [len(sets.alone(name, period, "signed")) for name in sets.names for period in sets.periods]
+    if max(measured) < 2:  # a set's own rows say it all
         return [], {}
     path = "figures/images.svg"
     blocks: list[Block] = [
@@ -46,7 +47,9 @@ def _resolution(sets: Sets) -> str:
         least = ceil(n / (DRAWS + 1) / SIGNIFICANCE)
         if least > 1:
             said.append(f"fewer than {least} of the {n} of {name}")
-    return f" With p at least 1 / {DRAWS + 1}, {' and '.join(said)} cannot be told from chance one by one." if said else ""
+    return (
+        f" With p at least 1 / {DRAWS + 1}, {' and '.join(said)} cannot be told from chance one by one." if said else ""
+    )
 
 
 def _counts(sets: Sets) -> Block:
@@ -71,7 +74,7 @@ def _strongest(sets: Sets) -> Block:
     sizes = dict(zip(sets.images(name), sets.entries[name]["sizes"], strict=True))
     rows = [
         [
-            breakable(str(record["image"]), 24),
+            _short(str(record["image"]), 56),
             " x ".join(map(str, sizes[record["image"]])),
             *(number(float(values[kind].get(record["image"], float("nan")))) for kind in KINDS),
             probability(float(record["p"])),

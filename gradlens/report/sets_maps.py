@@ -17,7 +17,13 @@ def section(sets: Sets) -> tuple[list[Block], dict[str, bytes]]:
         path = f"figures/maps-{index}.svg"
         drawn[path] = _figure(sets, name)
         count = len(sets.entries[name]["shown"])
-        which = "The pairs of those above" if index and sets.paired else f"The {count} strongest" if count > 1 else "The one"
+        which = (
+            "The pairs of those above"
+            if index and sets.paired
+            else f"The {count} strongest"
+            if count > 1
+            else "The one"
+        )
         blocks.append(
             picture(
                 path,
