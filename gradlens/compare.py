@@ -95,20 +95,22 @@ def contrast_of_sets(table: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFram
         The set rows of the differences; `n` counts the images of both, `p` is NaN. Empty where no group is in both.
     """
     keys = ["subject", "layer", "period", "kind", "metric", "unit"]
-    groups = [dict(list(t[t["image"] != ""].groupby(["model", *keys], sort=False))) for t in (table, baseline)]
+    ours, theirs = (
+        t[t["image"] != ""].groupby(["model", *keys], sort=False)["value"].agg(list).reset_index()
+        for t in (table, baseline)
+    )
     rows = []
-    for (model, *key), group in groups[0].items():
-        for (other, *other_key), other_group in groups[1].items():
-            if key != other_key:
-                continue
-            ours, theirs = (g["value"].dropna().to_numpy(float) for g in (group, other_group))
-            subject, layer, period, kind, metric, unit = key
-            mean = float(ours.mean() - theirs.mean()) if len(ours) and len(theirs) else float("nan")
-            low, high = difference_interval(ours, theirs)
-            rows.append(
-                _row(period, kind, metric, mean, unit, n=len(ours) + len(theirs), low=low, high=high)
-                | {"model": f"{model} - {other}", "subject": subject, "layer": layer}
-            )
+    for pair in ours.merge(theirs, on=keys, suffixes=("", "_baseline")).to_dict("records"):
+        first, second = (np.array(pair[name], float) for name in ("value", "value_baseline"))
+        first, second = first[~np.isnan(first)], second[~np.isnan(second)]
+        n = len(first) + len(second)
+        mean = float(first.mean() - second.mean()) if len(first) and len(second) else float("nan")
+        low, high = difference_interval(first, second)
+        rows.append(
+            _row(pair["period"], pair["kind"], pair["metric"], mean, pair["unit"], n=n, low=low, high=high)
+            | {"model": f"{pair['model']} - {pair['model_baseline']}"}
+            | {"subject": pair["subject"], "layer": pair["layer"]}
+        )
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
 
 
@@ -127,9 +129,10 @@ def difference_interval(ours: np.ndarray, theirs: np.ndarray, *, seed: int = 0) 
     n, m = len(ours), len(theirs)
     if min(n, m) < LEAST_IMAGES:
         return float("nan"), float("nan")
+    difference = float(ours.mean() - theirs.mean())
     errors = np.array([ours.var(ddof=1) / n, theirs.var(ddof=1) / m])
     if not errors.sum():
-        return (float(ours.mean() - theirs.mean()),) * 2
+        return difference, difference
     freedom = errors.sum() ** 2 / (errors**2 / [n - 1, m - 1]).sum()
     departures = (
         sign * np.sqrt(k / (k - 1)) * (_resample_counts(k, seed + number) @ (values - values.mean()) / k)
@@ -137,8 +140,7 @@ def difference_interval(ours: np.ndarray, theirs: np.ndarray, *, seed: int = 0) 
     )
     tail = stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, freedom))
     low, high = np.quantile(sum(departures), [tail, 1 - tail])
-    difference = ours.mean() - theirs.mean()
-    return float(difference + low), float(difference + high)
+    return difference + float(low), difference + float(high)
 
 
 def spectrum_distance_rows(

@@ -18,7 +18,6 @@ from cyclopts.config import Toml
 
 import gradlens
 
-
 NOT_IN_COMMAND = ("out", "force", "json", "config")  # where a run is written does not change what it measures
 
 

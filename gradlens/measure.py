@@ -195,7 +195,7 @@ def _set_names(sources: Sequence[Sequence[Path]]) -> list[str]:
         names = ["/".join(p[-depth:]) for p in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{names[0]} a", f"{names[0]} b"]
+    return [f"{p[-1]} {mark}" for p, mark in zip(parts, "ab", strict=True)]
 
 
 def _periods(wanted: Sequence[int] | None, samples: Pictures) -> list[int]:
@@ -262,7 +262,7 @@ def _batches(pictures: Pictures, channels: int) -> "Iterator[Tensor]":
 
 
 def _pixels(photograph: "Photograph", channels: int) -> "Tensor":
-    """A picture `[C H W]` in [0, 1]; a grey one among coloured ones has three equal channels, which no measure sees."""
+    """A picture `[C H W]` in [0, 1]; a grey one among coloured ones has three equal channels: its contrast is the same."""
     import numpy as np
     import torch
 

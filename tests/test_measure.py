@@ -124,7 +124,7 @@ def test_grey_among_colours_reads_as_grey(two: tuple[Path, Path], results: Resul
             mixed = image_rows(results, "lattice_contrast", kind, period).loc["s2.png"]
             grey = image_rows(alone, "lattice_contrast", kind, period).loc["s2.png"]
             assert mixed["value"] == pytest.approx(grey["value"], abs=1e-4, nan_ok=True)
-            assert mixed["p"] == pytest.approx(grey["p"], rel=1e-5, nan_ok=True)
+            assert mixed["p"] == pytest.approx(grey["p"], rel=0.02, nan_ok=True)  # the null's spread knows of channels
     assert alone.manifest["channels"] == 1 and results.manifest["channels"] == 3
 
 
@@ -215,7 +215,7 @@ def test_sets_are_told_apart(
 def test_a_set_against_itself_differs_by_nothing(two: tuple[Path, Path]) -> None:
     found = measure_pictures(Config((two[1],), against=two[1], limit=3))
     first, second = (entry["name"] for entry in found.manifest["sets"])
-    assert first.endswith("real a") and second.endswith("real b")
+    assert (first, second) == ("real a", "real b")
     told = Sets(found)
     assert told.difference(2, "signed").value == 0 and told.distance()[0].value == 0
 
@@ -286,20 +286,23 @@ def apart(first: tuple, second: tuple) -> dict[tuple[int, str], tuple]:
     return {(2, "signed"): first, (2, "envelope"): (0.0, -1.0), (8, "signed"): (0.0, -1.0), (8, "envelope"): second}
 
 
+CARRY = "The 9 images of fake carry a checkerboard of period"
+
+
 @pytest.mark.parametrize(
     ("sets", "standing", "answer"),
     [
-        (told(of(YES, NO), None, {}), ("own", "none"), "Yes. The 9 images of fake carry a checkerboard of period 2 px (5.0 dB). It"),
-        (told(of(NO, NO), None, {}), ("none", "none"), "No checkerboard found. The 9 images of fake show no lattice at 2 and 8 px."),
-        (told(of((0.2, 0.1, 1e-4), NO), None, {}), ("own", "none"), "Perhaps. The 9 images of fake carry a checkerboard of period 2 px (0.2 dB), as"),
+        (told(of(YES, NO), None, {}), ("own", "none"), f"Yes. {CARRY} 2 px (5.0 dB). It is strongest"),
+        (told(of(NO, NO), None, {}), ("none", "none"), "No checkerboard found. The 9 images of fake show no lattice at 2 and 8"),
+        (told(of((0.2, 0.1, 1e-4), NO), None, {}), ("own", "none"), f"Perhaps. {CARRY} 2 px (0.2 dB), as faint"),
         (told(of(YES, YES), of(NO, (4.9, 4.0, 1e-4)), apart((4.9, 4.0), (0.1, -0.5))), ("own", "shared"),
-         "Yes. The 9 images of fake carry a checkerboard of period 2 px (5.0 dB) that real does not have. It"),
+         f"Yes. {CARRY} 2 px (5.0 dB) that real does not have. It"),
         (told(of(YES, NO), of((2.0, 1.0, 1e-4), NO), apart((3.0, 2.0), (0.0, -1.0))), ("own", "none"),
-         "Yes. The 9 images of fake carry a checkerboard of period 2 px (5.0 dB), more of it than real has. It"),
+         f"Yes. {CARRY} 2 px (5.0 dB), more of it than real has. It"),
         (told(of(NO, YES), of(NO, YES), apart((0.0, -1.0), (0.0, -1.0))), ("none", "shared"),
-         "None of their own. The 9 images of fake carry a checkerboard of period 8 px (5.0 dB), and real has the same."),
+         f"None of their own. {CARRY} 8 px (5.0 dB), and real has the same."),
         (told(of(YES, NO), of((1.0, -1.0, 0.3), NO), apart((4.0, -0.1), (0.0, -1.0))), ("unsure", "none"),
-         "Perhaps. The 9 images of fake carry a checkerboard of period 2 px (5.0 dB). real shows none there, but"),
+         f"Perhaps. {CARRY} 2 px (5.0 dB). real shows none there, but the difference may be chance (4.0 dB, 95 % interval"),
         (told(of((float("nan"),) * 3, (float("nan"),) * 3), None, {}), ("none", "none"), "No checkerboard found."),
     ],
 )  # fmt: skip

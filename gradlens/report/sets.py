@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gradlens.compare import LEAST_IMAGES, SIGNIFICANCE, adjusted
-from gradlens.report.run import KINDS, Finding, Row, Run, counted
+from gradlens.report.run import KINDS, Finding, Row, Run, as_row, counted
 from gradlens.results import Results
 
 Standing = Literal["own", "unsure", "shared", "none"]
@@ -94,14 +94,12 @@ class Sets:
 
     def distance(self) -> tuple[Row, Row]:
         """How far the mean spectra are apart, and how far chance alone would put them."""
+        return self._spectral("spectrum_distance"), self._spectral("spectrum_distance_test")
+
+    def _spectral(self, metric: str) -> Row:
         table = self.run.results.table
-        rows = []
-        for metric in ("spectrum_distance", "spectrum_distance_test"):
-            (record,) = table.loc[(table["model"] == self._both) & (table["metric"] == metric)].to_dict(
-                orient="records"
-            )
-            rows.append(Row(0, "signed", *(float(record[k]) for k in ("value", "low", "high", "p")), int(record["n"])))
-        return rows[0], rows[1]
+        table = table.loc[(table["model"] == self._both) & (table["metric"] == metric)]
+        return as_row(table.assign(period=0).to_dict(orient="records")[0])
 
     @property
     def _both(self) -> str:
@@ -161,7 +159,7 @@ class Sets:
     def alone_phrase(self, name: str, period: int, kind: str) -> str:
         """How many images carry the lattice by themselves, of how many that were measured; a dash for a single image."""
         part = self.alone(name, period, kind)
-        return f"{int(part['found'].sum())} / {len(part)}" if len(part) and len(self.images(name)) > 1 else "–"
+        return f"{np.count_nonzero(part['found'])} / {len(part)}" if len(part) and len(self.images(name)) > 1 else "–"
 
     def strongest(self, name: str, finding: Finding) -> list[str]:
         """The images of a set, the one with the highest contrast of `finding` first, those without any last."""
@@ -171,10 +169,11 @@ class Sets:
 
     def shown(self, name: str) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
         """What the figures show of a set: name, image `[C h w]` in [0, 1], lattice map, and box of its strongest window."""
-        return [
-            (image, self.array(name, f"shown/{i}/image") / 255, *(self.array(name, f"shown/{i}/{key}") for key in ("map", "box")))
-            for i, image in enumerate(self.entries[name]["shown"])
-        ]  # fmt: skip
+        shown = []
+        for number, image in enumerate(self.entries[name]["shown"]):
+            pixels, contrast, box = (self.array(name, f"shown/{number}/{key}") for key in ("image", "map", "box"))
+            shown.append((image, pixels / 255, contrast, box))
+        return shown
 
     def averaged(self, name: str) -> str:
         """Over how many images a mean spectrum goes: those of the first image's size."""

@@ -122,7 +122,7 @@ def _where(sets: Sets) -> list[Part]:
     return [
         strong("In how many. "),
         plain(
-            f"{int(part['found'].sum())} of {counted(len(part), 'image')} carry it when taken alone (p at most 0.01, adjusted "
+            f"{np.count_nonzero(part['found'])} of {counted(len(part), 'image')} carry it when taken alone (p at most 0.01, adjusted "
             "over the images). It is strongest in "
         ),
         code(str(strongest["image"])),
@@ -233,9 +233,9 @@ def _figure(sets: Sets, path: str) -> Block:
         path,
         alt=f"The image with the strongest lattice, its strongest window, its lattice map, and the mean spectrum{rings}",
         caption=[
-            f"The strongest image; its strongest window in whole pixels, stretched to its own range of levels; the {finding.kind} "
-            f"contrast of {finding.period} px window by window; the mean power spectrum, {sets.averaged(sets.sample)}, DC in "
-            f"the middle{rings}.{which}"
+            "The strongest image; its strongest window in whole pixels, stretched to its own range of levels; the "
+            f"{finding.kind} contrast of {finding.period} px window by window; the mean power spectrum, "
+            f"{sets.averaged(sets.sample)}, DC in the middle{rings}.{which}"
         ],
         width=0.74 if sets.reference is None else 0.9,
     )

@@ -52,15 +52,16 @@ def _differences(sets: Sets) -> Block:
     pairing = (
         "image by image, paired by file name" if sets.paired else "of two independent sets; n counts the images of both"
     )
+    ours, theirs = (breakable(name) for name in sets.names)
+    heads = {"period, px": "right", "family": "left", ours: "right", f"{theirs} ": "right"}
     return table(
-        {
-            "period, px": "right", "family": "left", breakable(sets.sample): "right", f"{breakable(str(sets.reference))} ": "right",
-            "difference, dB": "right", "95 % interval": "left", "n": "right", "whose": "left",
-        },
+        heads | {"difference, dB": "right", "95 % interval": "left", "n": "right", "whose": "left"},
         rows,
-        caption=[f"Contrast in dB, and its difference {pairing}. A lattice is the samples' own where the interval is above 0."],
+        caption=[
+            f"Contrast in dB, and its difference {pairing}. A lattice is the samples' own where the interval is above 0."
+        ],
         stretch="whose",
-    )  # fmt: skip
+    )
 
 
 def _distance(sets: Sets) -> str:
@@ -91,7 +92,7 @@ def _figure(sets: Sets) -> bytes:
     ax[1].set_ylabel("")
     difference = sets.array(sets.sample, "level") - sets.array(str(sets.reference), "level")
     scale = max(1.0, float(np.quantile(np.abs(difference), 0.995)))
-    marks = {period: figures.SERIES[2] for period in list(sets.strength("own"))[:4]}
+    marks = dict.fromkeys(list(sets.strength("own"))[:4], figures.SERIES[2])
     drawn = figures.draw_spectral_difference(ax[2], difference, scale=scale, marks=marks, title="difference of spectra")
     ax[2].set_yticks([])
     figures.add_scale(figure, drawn, ax[2:], "dB", aspect=20, pad=0.02)

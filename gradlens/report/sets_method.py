@@ -14,12 +14,12 @@ COLOURS = {1: "grey", 3: "RGB"}
 def section(sets: Sets) -> tuple[list[Block], dict[str, bytes]]:
     manifest = sets.results.manifest
     mixed = len({c for entry in sets.entries.values() for c in entry["channels"]}) > 1
-    grey = " A grey picture among coloured ones has three equal channels, which changes no measure." if mixed else ""
+    grey = " A grey picture among coloured ones has three equal channels, which changes no contrast." if mixed else ""
     blocks: list[Block] = [
         heading("How it was measured"),
         paragraph(
-            "Pictures are read as levels from 0 to 1, turned upright, transparency laid on white, and measured at their own size: "
-            f"not resized, not cropped.{grey}"
+            "Pictures are read as levels from 0 to 1, turned upright, transparency laid on white, and measured at their own "
+            f"size: not resized, not cropped.{grey}"
         ),
         *definitions(),
         paragraph(

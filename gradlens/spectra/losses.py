@@ -2,7 +2,6 @@
 these have a spectral gradient of their own, proved by `gradcheck` in the tests.
 """
 
-import torch
 from torch import Tensor
 
 from gradlens.spectra.distance import mean_level, normalised_power
