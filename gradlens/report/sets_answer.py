@@ -122,8 +122,8 @@ def _where(sets: Sets) -> list[Part]:
     return [
         strong("In how many. "),
         plain(
-            f"{np.count_nonzero(part['found'])} of {counted(len(part), 'image')} carry it when taken alone (p at most 0.01, adjusted "
-            "over the images). It is strongest in "
+            f"{np.count_nonzero(part['found'])} of {counted(len(part), 'image')} carry it when taken alone (p at most 0.01, "
+            "adjusted over the images). It is strongest in "
         ),
         code(str(strongest["image"])),
         plain(f", {number(float(strongest['value']))} dB."),
