@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlens.spectra.power import power_spectrum
-from gradlens.spectra.signal import signed_root, unit_scale
+from gradlens.spectra.signal import as_signal, at_home, signed_root, unit_scale
 
 DRAWS = 1000
 LEAST_SPLITS = 20  # fewer different splits have no 95 % quantile
@@ -44,7 +44,7 @@ def normalised_power(x: Tensor, *, size: int | None = None) -> Tensor:
         >>> normalised_power(torch.rand(2, 3, 48, 64), size=32).sum((1, 2)).round(decimals=9).tolist()
         [1.0, 1.0]
     """
-    power = power_spectrum(unit_scale(x), size=size).sum(1)
+    power = at_home(power_spectrum(unit_scale(as_signal(x)), size=size).sum(1), x)
     keep = torch.ones(power.shape[1:], dtype=power.dtype, device=power.device)
     keep.view(-1)[0] = 0
     power = power * keep

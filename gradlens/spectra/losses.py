@@ -31,6 +31,7 @@ def lattice_loss(x: Tensor, period: Period) -> Tensor:
     Source: ours.
 
     Example:
+        >>> import torch
         >>> lattice_loss(torch.ones(1, 3, 8, 8), 2).item()
         0.0
     """
@@ -65,6 +66,7 @@ def spectrum_distance(x: Tensor, y: Tensor) -> Tensor:
     Source: ours; the log spectral distance of speech coding.
 
     Example:
+        >>> import torch
         >>> x = torch.randn(4, 3, 32, 32)
         >>> spectrum_distance(x, x).item()
         0.0

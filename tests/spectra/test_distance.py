@@ -107,6 +107,15 @@ def test_leaves_the_generator_of_torch_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.parametrize(
+    ("x", "error"),
+    [(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), TypeError), (torch.full((1, 1, 8, 8), math.nan), ValueError)],
+)
+def test_power_refuses_what_is_no_signal(x: Tensor, error: type[Exception]) -> None:
+    with pytest.raises(error, match="x: "):
+        normalised_power(x)
+
+
 def test_refuses_what_does_not_compare() -> None:
     with pytest.raises(ValueError, match=r"frequencies of ours, and neither be empty, got \[2, 16, 16\], \[2, 8, 8\]"):
         spectrum_distance_test(powers(2), powers(2)[:, ::2, ::2])
