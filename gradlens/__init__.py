@@ -16,6 +16,7 @@ SUBMODULES = (
     "figures",
     "gradients",
     "images",
+    "measure",
     "metrics",
     "models",
     "networks",

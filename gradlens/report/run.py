@@ -77,9 +77,9 @@ class Run:
         """What must lie above 0 for a lattice to be found: the interval or, of too few images for one, the contrast."""
         return "interval" if len(self.images) >= LEAST_IMAGES else "contrast"
 
-    def periods(self, model: str) -> list[int]:
-        """The periods measured in a model's input gradient, rising."""
-        table = self.set_rows(model, "input-gradient")
+    def periods(self, model: str, subject: str = "input-gradient") -> list[int]:
+        """The periods measured in a model's input gradient, or in another subject, rising."""
+        table = self.set_rows(model, subject)
         return sorted({int(p) for p in table["period"]})
 
     def set_rows(self, model: str, subject: str, layer: str = "") -> pd.DataFrame:
