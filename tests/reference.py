@@ -318,6 +318,8 @@ class Line:
     excess: float
     pool: Array
     group: tuple[Bin, bool]
+    at: Bin
+    null: tuple[Bin, ...]
 
     @property
     def contrast(self) -> float:
@@ -356,7 +358,7 @@ def lines_of(
             else:
                 pool.append(math.log(power[null.at]) - level)
         excess = float(log_power[at]) - found.background(log_power)
-        lines.append(Line(harmonic, excess, np.array(pool), (axes, real)))
+        lines.append(Line(harmonic, excess, np.array(pool), (axes, real), at, tuple(null.at for null in pools[axes])))
     return lines
 
 
@@ -402,6 +404,28 @@ def lattice_map(image: Array, periods: Bin, *, kind: str = "signed", window: int
     return table
 
 
+def surplus(lines: list[Line], lengths: Bin) -> float:
+    """Variance of the summed excess that rows of harmonics owe to what null bins of one row have in common."""
+    total = 0.0
+    for group in {line.group for line in lines}:
+        members = [line for line in lines if line.group == group]
+        axes, real = group
+        if len(axes) < 2 or real:  # a real harmonic is alone in its row
+            continue
+        deviation = members[0].pool - members[0].pool.mean()
+        for axis in axes:
+            places = [
+                np.array([folded(k, lengths)[axis] for k in bins])
+                for bins in (members[0].null, [m.at for m in members])
+            ]
+            same, pairs = (p[:, None] == p for p in places)
+            np.fill_diagonal(same, False)
+            np.fill_diagonal(pairs, False)
+            if same.any():
+                total += float(np.outer(deviation, deviation)[same].mean()) * int(pairs.sum())
+    return max(total, 0.0)
+
+
 def lattice_p_value(
     image: Array,
     periods: Bin,
@@ -412,7 +436,7 @@ def lattice_p_value(
     stretch: float,
     draws: int = 20_000,
 ) -> float:
-    """Share of means of resampled null deviations, times `stretch`, that reach the contrast."""
+    """Share of means of resampled null deviations, widened by `stretch` and `surplus`, that reach the contrast."""
     lengths = window_lengths(image.shape[1:], periods, window)
     if lengths is None:
         return math.nan
@@ -422,7 +446,8 @@ def lattice_p_value(
     drawn = np.zeros(draws)
     for line in lines:
         drawn += generator.choice(line.pool - line.pool.mean(), draws) / len(lines)
-    return (1 + int((stretch * drawn >= statistic).sum())) / (draws + 1)
+    widening = math.sqrt(stretch**2 + surplus(lines, lengths) / sum(line.pool.var() for line in lines))
+    return (1 + int((widening * drawn >= statistic).sum())) / (draws + 1)
 
 
 # Share

@@ -124,6 +124,9 @@ CASES: dict[str, Case] = {
     ),
 }
 WITHOUT_CLASS = {
+    "fine_detail",
+    "normalised_power",
+    "spectrum_distance_test",
     "lattice_map",  # a mean over images says nothing
     "notch",
     "lattice_share_floor",  # of a size, not of images

@@ -20,7 +20,7 @@ from torch import Tensor
 from gradlens.spectra.envelope import Kind, neighbourhood
 
 CLEAR = 2  # bins between a lattice line and a bin that must not see it: Hann's main lobe
-NULL_BINS = 600
+NULL_BINS = {1: 4096, 2: 4096, 3: 600}  # at most, by spatial axes; those of three have rings of 600 bins
 
 
 def new_harmonics(periods: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -93,11 +93,27 @@ class Bins:
 
 
 @dataclass(frozen=True)
+class Planes:
+    """Along one axis: the distance from DC of each null bin `[M]`, how many ordered pairs of null bins share one, and how
+    many of harmonics do.
+    """
+
+    of_null: Tensor
+    null_pairs: int
+    line_pairs: int
+
+    def covariance(self, departure: Tensor) -> Tensor:
+        """What null excesses in one plane have in common: the mean product `[N]` of pairs of `departure` `[N M]`."""
+        sums = departure.new_zeros(len(departure), int(self.of_null.max()) + 1).index_add_(1, self.of_null, departure)
+        return (sums.square().sum(1) - departure.square().sum(1)) / self.null_pairs
+
+
+@dataclass(frozen=True)
 class Group:
     """Harmonics that share a null pool: the same axes, and real (`one degree of freedom`) or complex alike.
 
     `at` `[n + M]` are the bins of the harmonics and of the null, `fit` the sparse `[n + M, B]` that gives their
-    backgrounds from log power; both on the device of the data.
+    backgrounds from log power, and `planes` tell which of them share a coordinate; on the device of the data.
     """
 
     harmonics: tuple[tuple[int, ...], ...]  # (k, l, ...) in units of 1/T, one of each conjugate pair
@@ -106,6 +122,7 @@ class Group:
     real: bool
     at: Tensor
     fit: Tensor
+    planes: tuple["Planes", ...]
 
     def excesses(self, log_power: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """`log_power` `[... B]` above its background at the harmonics `[... n]`, and at the null `[... M]`.
@@ -120,10 +137,39 @@ class Group:
         return log_power[..., self.at[:n]] - lines, torch.cat(nulls, -1)
 
 
+def _planes(harmonics: Sequence[tuple[int, ...]], lines: Bins, null: Bins, lengths: tuple[int, ...]) -> list[Planes]:
+    """The planes of every axis along which harmonics share them."""
+    axes = [axis for axis, k in enumerate(harmonics[0]) if k]
+    found = []
+    for axis in axes if len(axes) > 1 else []:
+        distances = [_from_dc(bins.at, lengths)[:, axis] for bins in (null, lines)]
+        null_pairs, line_pairs = (int((n * (n - 1)).sum()) for n in map(torch.bincount, distances))
+        if null_pairs and line_pairs:
+            found.append(Planes(distances[0], null_pairs, line_pairs))
+    return found
+
+
+def _from_dc(at: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """Distance from DC along each axis `[n D]` of flat indices `[n]` into the half spectrum."""
+    columns = []
+    for length, extent in reversed(
+        [*zip(lengths[:-1], lengths[:-1], strict=True), (lengths[-1], lengths[-1] // 2 + 1)]
+    ):
+        columns.append(torch.minimum(at % extent, length - at % extent))
+        at = at // extent
+    return torch.stack(columns[::-1], 1)
+
+
 def _group(
-    harmonics: Sequence[tuple[int, ...]], lines: Bins, null: Bins, real: bool, bins: int, device: torch.device
+    harmonics: Sequence[tuple[int, ...]],
+    lines: Bins,
+    null: Bins,
+    real: bool,
+    lengths: tuple[int, ...],
+    device: torch.device,
 ) -> Group:
     """A group with its sparse background on `device`."""
+    bins = half_bins(lengths)
     both = (lines, null)
     rows = torch.arange(sum(len(b.at) for b in both)).split([len(b.at) for b in both])
     index = torch.cat(
@@ -134,7 +180,9 @@ def _group(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         fit = torch.sparse_coo_tensor(index, weight, shape, check_invariants=False).coalesce().to_sparse_csr()
-    return Group(tuple(harmonics), lines, null, real, torch.cat([b.at for b in both]).to(device), fit.to(device))
+    at = torch.cat([b.at for b in both]).to(device)
+    planes = [Planes(p.of_null.to(device), p.null_pairs, p.line_pairs) for p in _planes(harmonics, *both, lengths)]
+    return Group(tuple(harmonics), lines, null, real, at, fit.to(device), tuple(planes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,10 +255,10 @@ class _Geometry:
         return bins[keep]
 
     def null(self, axes: tuple[int, ...]) -> Bins:
-        """Up to 600 of the clear bins, with their backgrounds."""
+        """The clear bins, or a sample of them, in random order and with their backgrounds."""
         bins = self.clear(axes)
         order = torch.randperm(len(bins), generator=torch.Generator().manual_seed(0))
-        null, found = self.background(bins[order[:NULL_BINS]], axes)
+        null, found = self.background(bins[order[: NULL_BINS[bins.shape[1]]]], axes)
         return null.kept(found)
 
     def slope_fit(self, every_axes: Sequence[tuple[int, ...]], law: Tensor) -> tuple[Tensor, Tensor]:
@@ -320,7 +368,7 @@ def plan(
         null = geometry.null(axes)
         if not found.all() or len(null.at) == 0:
             return None
-        groups.append(_group(harmonics, lines, null, real, half_bins(lengths), device))
+        groups.append(_group(harmonics, lines, null, real, lengths, device))
     shape, law = shapes(lengths, tuple(map(neighbourhood, periods)) if kind == "envelope" else None)
     known = [value.to(device) for value in (shape, law, *geometry.slope_fit([axes for axes, _ in members], law))]
     return Plan(kind, lengths, periods, tuple(groups), *known)
