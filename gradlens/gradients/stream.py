@@ -10,105 +10,17 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from gradlens.probes import Probe, Stage, undisturbed
+from gradlens.gradients.inputs import gradients
+from gradlens.gradients.scores import Score, top_logit
+from gradlens.probes import Stage
 from gradlens.spectra import LatticeStatistics, joined, lattice_statistics
 
-Score = Callable[[Any], Tensor]
 EXAMPLES = 4
-
-
-def top_logit(output: Any) -> Tensor:
-    """The largest logit of each image `[N]`; of a critic, whose output is one value or one map, that (mean) value.
-
-    Args:
-        output: what a network returned: a tensor, a tuple whose first is one, or a dictionary with `logits` or `out`.
-
-    Raises:
-        ValueError: it holds no clear logits, or several maps, as of a segmentation network.
-    """
-    output = output_tensor(output)
-    if output.ndim == 0:
-        raise ValueError("score: the output is one number, not one for each image; give a score for it")
-    if output.ndim == 1:
-        return output
-    channels = output.shape[1]
-    flat = output.flatten(2) if output.ndim > 2 else output[..., None]
-    if channels > 1 and flat.shape[2] > 1:
-        raise ValueError(
-            f"score: the output {list(output.shape)} is {channels} maps, not logits; give a score for it, in Python score=..."
-        )
-    return flat.mean(2).amax(1)
-
-
-def output_tensor(output: Any) -> Tensor:
-    """The logits in what a network returned: a tensor, the first of a tuple, or `logits` or `out` of a dictionary.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping):
-        named = [output[k] for k in ("logits", "out") if isinstance(output.get(k), Tensor)]
-        tensors = named or [v for v in output.values() if isinstance(v, Tensor)]
-        if named or len(tensors) == 1:
-            return tensors[0]
-        raise ValueError(
-            f"the model returns a dictionary with {', '.join(map(str, output))}; give a score that picks one"
-        )
-    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
-        return output[0]
-    raise ValueError(f"the model returns a {type(output).__name__}, not a tensor; give a score that picks one from it")
-
-
-def input_gradient(model: nn.Module, images: Tensor, *, score: Score = top_logit) -> Tensor:
-    """Gradient of each image's score with respect to the image, signed.
-
-    The model runs in eval mode; its modes, parameters, `.grad`, hooks and the random state are left as they were.
-
-    Args:
-        model: any module that takes `images`; it may return whatever `score` reads.
-        images: `[N C *spatial]`, floating point, as the model takes them; on the model's device.
-        score: from what the model returns to `[N]`; the largest logit unless given.
-
-    Returns:
-        `[N C *spatial]`, in the unit of the score per unit of the image, dtype of `images`.
-
-    Raises:
-        ValueError: the output cannot be scored, or does not depend on the images.
-
-    Source: Simonyan, Vedaldi, Zisserman 2014, without the absolute value.
-
-    Example:
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
-        >>> bool(input_gradient(model, torch.rand(1, 1, 2, 2)).shape == (1, 1, 2, 2))
-        True
-    """
-    return _gradients(model, images, score, ())[0]
-
-
-def _gradients(
-    model: nn.Module, images: Tensor, score: Score, layers: Sequence[str]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Gradients at the input and at `layers`, from one forward and one backward pass."""
-    with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
-        leaf = images.detach().clone().requires_grad_()
-        with Probe(model, sorted({layer.split("#")[0] for layer in layers})) as probe:
-            value = score(model(leaf.clone()))  # a copy, for a network that begins in place
-        probe.check_reached()
-        asked = {layer: probe.activation(layer) for layer in layers}
-        if not value.requires_grad:
-            raise ValueError("score: does not depend on the images; no gradient reaches them")
-        found = torch.autograd.grad(value.sum(), [leaf, *asked.values()], allow_unused=True)
-    if found[0] is None:
-        raise ValueError("score: does not depend on the images; no gradient reaches them")
-    inside = [torch.zeros_like(a) if g is None else g for a, g in zip(asked.values(), found[1:], strict=True)]
-    return found[0], dict(zip(asked, inside, strict=True))
 
 
 @dataclass(frozen=True)
@@ -167,7 +79,7 @@ def collect(
         if len(labels) != len(images):
             raise ValueError(f"batches: {len(labels)} names for {len(images)} images")
         if len(images):
-            found, inside = _gradients(run, images.to(device, dtype), score, [stage.layer for stage in stages])
+            found, inside = gradients(run, images.to(device, dtype), score, [stage.layer for stage in stages])
             _check_finite(found, labels)
             parts.append(_measured(labels, images, found, inside, periods, stages, window))
             advance(len(labels))
