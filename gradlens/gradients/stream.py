@@ -6,7 +6,7 @@ GPU before the end, but for the examples of the figures.
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -141,7 +141,7 @@ def collect(
     )
 
 
-def _fetched(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Sequence[str], Tensor]]:
+def _fetched(batches: Iterable[Batch], device: torch.device) -> Generator[tuple[Sequence[str], Tensor], None, None]:
     """Names (numbers if there are none) and copies of the images, pinned on their way to a GPU, drawn by a thread.
 
     An error passes through; the thread ends with this generator.
@@ -195,9 +195,7 @@ def _gradients(
     return gradients(run, images, score, layers)
 
 
-def _show(
-    examples: list[tuple[str, Tensor, Tensor]], names: Sequence[str], images: Tensor, gradient: Tensor
-) -> None:
+def _show(examples: list[tuple[str, Tensor, Tensor]], names: Sequence[str], images: Tensor, gradient: Tensor) -> None:
     """Add to the examples until they are enough: copies, of one size, whose gradient is finite."""
     if len(examples) == EXAMPLES or (examples and images.shape[1:] != examples[0][1].shape):
         return
@@ -229,9 +227,9 @@ def _placed(
 ) -> tuple[nn.Module, torch.device, torch.dtype]:
     """The model on `device` in `dtype`, without gradients for its parameters if `frozen`: itself if it is so, else a copy."""
     own = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    place = torch.device(device) if device is not None else own.device
+    place = torch.empty(0, device=device).device if device is not None else own.device
     kind = dtype if dtype is not None else own.dtype
     trained = frozen and any(p.requires_grad for p in model.parameters())
     if trained or (place, kind) != (own.device, own.dtype):
         model = copy.deepcopy(model).to(place, kind)
-    return model.requires_grad_(False) if trained else model, place, kind
+    return (model.requires_grad_(False) if trained else model), place, kind

@@ -9,9 +9,6 @@ from gradlens.report.document import Block, compile_pdf, contents, pagebreak
 from gradlens.report.run import Run, breakable
 from gradlens.results import Results, write_whole
 
-TITLE = "How much of this gradient is checkerboard?"
-
-
 Section = Callable[[Run], tuple[list[Block], dict[str, bytes]]]
 
 SECTIONS: dict[str, Section] = {
@@ -47,7 +44,7 @@ def write_report(folder: Path) -> Path:
     (folder / "figures").mkdir(exist_ok=True)
     for path, content in figures.items():
         write_whole(folder / path, content)
-    pdf = compile_pdf(TITLE, kicker(results.manifest), blocks, figures)
+    pdf = compile_pdf(f"How much of this {run.word} is checkerboard?", kicker(results.manifest), blocks, figures)
     write_whole(folder / "report.pdf", pdf)
     return folder / "report.pdf"
 
