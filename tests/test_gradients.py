@@ -594,6 +594,35 @@ def test_an_attribution_has_no_stages() -> None:
         collect(net, [noise(1, 3, 32, 32)], method="smoothgrad", stages=stages(net, (3, 32, 32)))
 
 
+# Channels last
+
+
+@pytest.mark.parametrize("channels_last", [None, True, False])
+def test_channels_last_is_for_networks_of_timm_and_changes_rounding_alone(
+    resnet: models.Model, photos: Tensor, channels_last: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding may route a pool or open a gate differently, as in float64."""
+    seen: list[bool] = []
+    forward = type(resnet.network).forward
+
+    def see(network: nn.Module, x: Tensor) -> Tensor:
+        weight = network.get_parameter("layer1.0.conv1.weight")
+        seen.append(all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, weight)))
+        return forward(network, x)
+
+    monkeypatch.setattr(type(resnet.network), "forward", see)
+    found = collect(resnet, [photos], periods=(2,), channels_last=channels_last)
+    assert seen == [channels_last is not False]
+    assert resnet.network.get_parameter("layer1.0.conv1.weight").is_contiguous()
+    assert distance(found.example_gradients, input_gradient(resnet, photos)) < 1e-3
+
+
+def test_a_network_of_ones_own_may_view_its_maps() -> None:
+    net = Net(lambda y: y.view(len(y), -1)[:, :10])
+    found = collect(net, [noise(2, 3, 32, 32)], periods=(2,), stages=stages(net, (3, 32, 32)))
+    assert found.skipped == 0
+
+
 # Fetching ahead
 
 
