@@ -16,6 +16,8 @@ SUBMODULES = (
     "figures",
     "gradients",
     "images",
+    "measure",
+    "metrics",
     "models",
     "networks",
     "probes",

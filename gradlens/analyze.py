@@ -4,17 +4,26 @@ image -> model -> probe -> gradient -> spectrum -> comparison -> report. Torch i
 """
 
 import json
-import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from gradlens.console import application, progress, run, say
+from gradlens.console import (
+    NOT_IN_COMMAND,
+    application,
+    command_line,
+    device_named,
+    first_line,
+    plain,
+    progress,
+    run,
+    say,
+)
 from gradlens.results import Results, circumstances, new_run, run_folder
 
 if TYPE_CHECKING:
@@ -25,7 +34,6 @@ if TYPE_CHECKING:
 
 PURPOSE = "How much of a network's input gradient is checkerboard: a table, figures and a PDF."
 Method = Literal["gradient", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop", "occlusion"]
-NOT_IN_COMMAND = ("out", "force", "json", "config")
 
 
 @Parameter(name="*")
@@ -105,7 +113,7 @@ def measure_models(config: Config) -> Results:
     from gradlens.images import photographs
 
     found = photographs(config.images, limit=config.limit)
-    device = _device(config.device)
+    device = device_named(config.device)
     tables, arrays, entries = [], {}, []
     for index, model in enumerate(_models(config)):
         info = model.info
@@ -114,7 +122,7 @@ def measure_models(config: Config) -> Results:
             stages = probes.stages(model, info.input_size)
         except RuntimeError as error:
             size = " x ".join(map(str, info.input_size))
-            raise ValueError(f"--input-size: {info.name!r} does not take {size} ({_first_line(error)})") from error
+            raise ValueError(f"--input-size: {info.name!r} does not take {size} ({first_line(error)})") from error
         periods = config.periods or gradients.network_periods(stages, info.input_size[1:])
         _check_periods(periods, info.input_size[1:])
         stages = stages if config.method == "gradient" else []
@@ -132,7 +140,7 @@ def measure_models(config: Config) -> Results:
         )
     manifest = circumstances() | {
         "command": command(config),
-        "config": {k: v for k, v in _plain(config).items() if k not in NOT_IN_COMMAND},
+        "config": {k: v for k, v in plain(config).items() if k not in NOT_IN_COMMAND},
         "method": config.method,
         "models": entries,
         "images": [p.name for p in found],
@@ -252,27 +260,6 @@ def _arrays(statistics: "GradientStatistics", periods: Sequence[int], window: in
     return {name: value.numpy() for name, value in arrays.items()}
 
 
-def _device(name: str) -> Any:
-    """The device called `name`.
-
-    Raises:
-        ValueError: there is none.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"--device: {name!r} is not to be had here ({_first_line(error)})") from error
-    return device
-
-
-def _first_line(error: Exception, room: int = 120) -> str:
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line if len(line) <= room else f"{line[:room]}…"
-
-
 def _check_early(config: Config) -> None:
     """Refuse what can be refused before PyTorch is loaded."""
     for name, value in (("limit", config.limit), ("batch_size", config.batch_size), ("window", config.window)):
@@ -294,29 +281,7 @@ def _check_periods(periods: Sequence[int], size: Sequence[int]) -> None:
 
 def command(config: Config) -> str:
     """The command line that measures the same: flags that are not at their defaults, without where to write."""
-    words = ["python", "-m", "gradlens.analyze"]
-    plain = _plain(config)
-    default = _plain(Config())
-    if plain["model"] != default["model"]:
-        words.append(plain["model"])
-    for name, value in plain.items():
-        if name == "model" or name in NOT_IN_COMMAND or value == default[name]:
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, dict):
-            for key, item in value.items():
-                words += [f"{flag}.{key}", str(item)]
-        elif isinstance(value, list):
-            words += [flag, *map(str, value)]
-        else:
-            words += [flag, str(value)]
-    return shlex.join(words)
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    """The configuration as JSON holds it."""
-    values = {f.name: getattr(config, f.name) for f in fields(config)}
-    return {k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return command_line(["python", "-m", "gradlens.analyze"], config, "model")
 
 
 def short_table(folder: Path) -> str:

@@ -6,10 +6,12 @@ that table by Benjamini and Hochberg, so that 5 % of what is called found may be
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from torch import Tensor
 
 from gradlens.results import COLUMNS
 from gradlens.spectra import (
@@ -17,6 +19,7 @@ from gradlens.spectra import (
     phase_ratio,
     set_imbalance,
     set_imbalance_test,
+    spectrum_distance_test,
 )
 
 RESAMPLES = 4000
@@ -80,6 +83,101 @@ def contrast(table: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
             | {"subject": first["subject"], "layer": first["layer"]}
         )  # fmt: skip
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def contrast_of_sets(table: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """How `table` differs from `baseline` where their images are not the same: the difference of the means over images,
+    with the bootstrap interval of two independent samples.
+
+    Rows are grouped by subject, layer, period, kind and metric; models are named `A - B`.
+
+    Returns:
+        The set rows of the differences; `n` counts the images of both, `p` is NaN. Empty where no group is in both.
+    """
+    keys = ["subject", "layer", "period", "kind", "metric", "unit"]
+    ours, theirs = (
+        t[t["image"] != ""].groupby(["model", *keys], sort=False)["value"].agg(list).reset_index()
+        for t in (table, baseline)
+    )
+    rows = []
+    for pair in ours.merge(theirs, on=keys, suffixes=("", "_baseline")).to_dict("records"):
+        first, second = (np.array(pair[name], float) for name in ("value", "value_baseline"))
+        first, second = first[~np.isnan(first)], second[~np.isnan(second)]
+        n = len(first) + len(second)
+        mean = float(first.mean() - second.mean()) if len(first) and len(second) else float("nan")
+        low, high = difference_interval(first, second)
+        rows.append(
+            _row(pair["period"], pair["kind"], pair["metric"], mean, pair["unit"], n=n, low=low, high=high)
+            | {"model": f"{pair['model']} - {pair['model_baseline']}"}
+            | {"subject": pair["subject"], "layer": pair["layer"]}
+        )
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def difference_interval(ours: np.ndarray, theirs: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+    """A 95 % bootstrap interval for mean(ours) - mean(theirs) of two independent samples `[N]` and `[M]`.
+
+    Both are resampled; each sample's departures are stretched by sqrt(n / (n - 1)), and the percentiles are taken where a
+    t distribution with Welch's degrees of freedom has its 2.5 % tails. NaN where either has fewer than three values.
+
+    It covers normal values in 0.91 to 0.97 of cases for 3 to 30 of them, of equal spread or not, exponential ones in 0.89
+    to 0.96 (the simulation is in the tests).
+
+    Source: Hesterberg 2015, section 4.4, for two samples; Welch 1947 for the degrees of freedom.
+    """
+    ours, theirs = (values[~np.isnan(values)] for values in (ours, theirs))
+    n, m = len(ours), len(theirs)
+    if min(n, m) < LEAST_IMAGES:
+        return float("nan"), float("nan")
+    difference = float(ours.mean() - theirs.mean())
+    errors = np.array([ours.var(ddof=1) / n, theirs.var(ddof=1) / m])
+    if not errors.sum():
+        return difference, difference
+    freedom = errors.sum() ** 2 / (errors**2 / [n - 1, m - 1]).sum()
+    departures = (
+        sign * np.sqrt(k / (k - 1)) * (_resample_counts(k, seed + number) @ (values - values.mean()) / k)
+        for number, (values, k, sign) in enumerate(((ours, n, 1), (theirs, m, -1)))
+    )
+    tail = stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, freedom))
+    low, high = np.quantile(sum(departures), [tail, 1 - tail])
+    return difference + float(low), difference + float(high)
+
+
+def spectrum_distance_rows(
+    ours: Tensor, theirs: Tensor, *, model: str, subject: str, paired: bool = False
+) -> pd.DataFrame:
+    """Two rows: how far apart the mean spectra of two sets are, with its p, and what chance alone reaches.
+
+    Args:
+        ours, theirs: `[N *frequency]` and `[M *frequency]`, from `gradlens.spectra.normalised_power`.
+        model, subject: go into their columns.
+        paired: image i of both belongs together.
+
+    Returns:
+        Columns `gradlens.results.COLUMNS`, without a period; `n` counts the images of both, or the pairs.
+    """
+    distance, floor, p_value = spectrum_distance_test(ours, theirs, paired=paired)
+    n = len(ours) if paired else len(ours) + len(theirs)
+    nowhere: Any = float("nan")
+    rows = [
+        _row(nowhere, "signed", "spectrum_distance", distance, "dB", n=n, p=p_value),
+        _row(nowhere, "signed", "spectrum_distance_test", floor, "dB", n=n),
+    ]
+    return pd.DataFrame(rows).assign(model=model, subject=subject, layer="").reindex(columns=list(COLUMNS))
+
+
+def adjusted(p_values: np.ndarray) -> np.ndarray:
+    """`p_values` adjusted for their number by Benjamini and Hochberg; those that are NaN do not count and stay NaN.
+
+    Example:
+        >>> adjusted(np.array([0.01, np.nan, 0.5])).tolist()
+        [0.02, nan, 0.5]
+    """
+    result = np.full(len(p_values), np.nan)
+    known = ~np.isnan(p_values)
+    if known.any():
+        result[known] = stats.false_discovery_control(p_values[known])
+    return result
 
 
 def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:

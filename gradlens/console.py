@@ -4,9 +4,11 @@ Exit 0 done, 1 findings, 2 cannot, 130 interrupted. Data goes to stdout, everyth
 torch: help comes at once.
 """
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from tomllib import loads
 from typing import Any, Protocol
@@ -15,6 +17,8 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Toml
 
 import gradlens
+
+NOT_IN_COMMAND = ("out", "force", "json", "config")  # where a run is written does not change what it measures
 
 
 class Advance(Protocol):
@@ -62,6 +66,58 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     except ValueError as error:
         raise ValueError(f"--config: {path.name!r} is no TOML file ({error})") from error
     Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A dataclass of flags as JSON holds it."""
+    return {f.name: _as_json(getattr(config, f.name)) for f in fields(config)}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_as_json(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def command_line(words: Sequence[str], config: Any, positional: str) -> str:
+    """The command that measures the same: `words`, the field `positional`, and the flags that are not at their defaults."""
+    told, default = plain(config), plain(type(config)())
+    said = list(words)
+    first = told.pop(positional)
+    if first != default[positional]:
+        said += first if isinstance(first, list) else [first]
+    for name, value in told.items():
+        if name in NOT_IN_COMMAND or value == default[name]:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, dict):
+            for key, item in value.items():
+                said += [f"{flag}.{key}", str(item)]
+        else:
+            said += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(said)
+
+
+def device_named(name: str) -> Any:
+    """The device that `--device` names.
+
+    Raises:
+        ValueError: it is not to be had here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"--device: {name!r} is not to be had here ({first_line(error)})") from error
+    return device
+
+
+def first_line(error: Exception, room: int = 120) -> str:
+    """The first line of what an error says."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if len(line) <= room else f"{line[:room]}…"
 
 
 def run(app: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:

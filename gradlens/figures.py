@@ -15,9 +15,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 
 INK, FAINT = "#22262a", "#9aa3ab"
 GRADIENT, CONTROL = "#b3362b", "#5b6b7a"
+MOST_DOTS = 150
 SERIES = ("#b3362b", "#d98324", "#5a8f3c", "#2a7f9e", "#6a4c93", "#8c6d46", "#3d4f9f", "#a23b72")
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -100,14 +102,25 @@ def draw_spectrum(
         marks: the colour of each period's new harmonics.
     """
     level = 10 * np.log10(np.fft.fftshift(power) + 1e-12)
-    rows, columns = power.shape
+    return _draw_plane(ax, level, marks, title, cmap="gray", norm=Normalize(low, high))
+
+
+def draw_spectral_difference(
+    ax: Axes, difference: np.ndarray, *, scale: float, marks: Mapping[int, str], title: str = ""
+) -> AxesImage:
+    """How two spectra differ, `[F F]` (unshifted) in dB between -scale and scale, DC in the middle; marks as above."""
+    return _draw_plane(ax, np.fft.fftshift(difference), marks, title, cmap="RdBu_r", norm=Normalize(-scale, scale))
+
+
+def _draw_plane(ax: Axes, level: np.ndarray, marks: Mapping[int, str], title: str, **look: Any) -> AxesImage:
+    """Values `[F F]` over the frequency plane, the lattice of each period ringed."""
+    rows, columns = level.shape
     half = 0.5 / columns, 0.5 / rows
     extent = (-0.5 - half[0], 0.5 - half[0], -0.5 - half[1], 0.5 - half[1])
     factor = max(1, -(-256 // rows))
     drawn = ax.imshow(
-        level.repeat(factor, 0).repeat(factor, 1), cmap="gray", norm=Normalize(low, high), extent=extent,
-        interpolation="none", origin="lower",
-    )  # fmt: skip
+        level.repeat(factor, 0).repeat(factor, 1), extent=extent, interpolation="none", origin="lower", **look
+    )
     for period, colour in marks.items():
         x, y = np.array(_new_harmonics(period)).T
         size = 26 if period <= 4 else 12 if period <= 8 else 5
@@ -193,6 +206,45 @@ def draw_contrasts(
     ax.set_xlabel("period, px")
     ax.set_ylabel("contrast, dB")
     ax.set_title(title)
+    return ax
+
+
+def draw_spread(
+    ax: Axes, periods: Sequence[int], series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], title: str
+) -> Axes:
+    """Contrast of every image at each period, several sets side by side; filled where an image's own is found.
+
+    Args:
+        series: by set, for each period: contrasts in dB from high to low and whether each is found. Of more than 150,
+            as many are drawn, evenly by rank.
+    """
+    ax.axhline(0, color=FAINT, linewidth=0.6)
+    colours = _subject_colours(series)
+    width = 0.7 / len(series)
+    for number, (label, points) in enumerate(series.items()):
+        centre = width * (number - (len(series) - 1) / 2)
+        for place, (value, found) in enumerate(points):
+            if len(value) > MOST_DOTS:
+                rank = np.linspace(0, len(value) - 1, MOST_DOTS).round().astype(int)
+                value, found = value[rank], found[rank]
+            turn = 0.618034 * np.arange(len(value)) % 1 - 0.5 if len(value) > 1 else np.zeros(len(value))
+            face = [colours[label] if f else "white" for f in found]
+            x = place + centre + 0.7 * width * turn
+            ax.scatter(x, value, s=7, facecolors=face, edgecolors=colours[label], linewidths=0.5)
+        ax.plot([], [], "o", color=colours[label], markersize=4.5, label=label)
+    ax.set_xticks(range(len(periods)), [str(p) for p in periods])
+    ax.set_xlim(-0.5, len(periods) - 0.5)
+    ax.set_xlabel("period, px")
+    ax.set_ylabel("contrast, dB")
+    ax.set_title(title)
+    return ax
+
+
+def draw_frame(ax: Axes, box: Sequence[int]) -> Axes:
+    """A frame around a part (top, left, height, width) of a picture."""
+    top, left, height, width = (int(side) for side in box)
+    ax.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="white", linewidth=1.6, clip_on=False))
+    ax.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=GRADIENT, linewidth=0.8, clip_on=False))
     return ax
 
 

@@ -601,6 +601,21 @@ def mean_interval(values: Array, resamples: int = 4000) -> tuple[float, float]:
     return float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
 
 
+def difference_interval(ours: Array, theirs: Array, resamples: int = 20_000) -> tuple[float, float]:
+    """The bootstrap interval of the difference of two means: each side resampled by itself, with other draws than ours."""
+    generator = np.random.default_rng(12345)
+    sides = []
+    for values in (ours, theirs):
+        n = len(values)
+        means = np.array([values[generator.integers(n, size=n)].mean() for _ in range(resamples)])
+        sides.append(values.mean() + math.sqrt(n / (n - 1)) * (means - values.mean()))
+    a, b = (sum((v - v.mean()) ** 2) / (len(v) - 1) / len(v) for v in (ours, theirs))
+    freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
+    tail = stats.norm.cdf(stats.t.ppf(0.025, freedom))
+    low, high = np.quantile(sides[0] - sides[1], [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def imbalance_interval(energies: Array, resamples: int = 4000) -> tuple[float, float]:
     """The same of `set_imbalance`, `[N *T]`: in each resample the mean over pairs of two distinct images."""
     n = len(energies)

@@ -1,5 +1,6 @@
 """The command line as a user types it, wrong input included."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlens import commands
+from gradlens import commands, spectra
 from gradlens.analyze import Config, command
 from gradlens.console import run
 from gradlens.images import sample
@@ -100,7 +101,7 @@ def test_interrupted_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("models", "dcgan_svhn         bundled discriminator and generator"),
         ("images", "chelsea    451 x 300 px, scikit-image, public domain or CC0"),
-        ("metrics", "lattice_contrast       How far the new harmonics of a lattice stand above the spectrum around them, in dB."),
+        ("metrics", f"{'lattice_contrast':<24}{inspect.getdoc(spectra.lattice_contrast).splitlines()[0]}"),
     ],
 )  # fmt: skip
 def test_ls(what: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

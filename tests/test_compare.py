@@ -12,7 +12,17 @@ import torch
 from scipy import stats
 
 from gradlens import spectra
-from gradlens.compare import _imbalance_interval, contrast, fisher, interval, measure
+from gradlens.compare import (
+    _imbalance_interval,
+    adjusted,
+    contrast,
+    contrast_of_sets,
+    difference_interval,
+    fisher,
+    interval,
+    measure,
+    spectrum_distance_rows,
+)
 from gradlens.results import COLUMNS
 from gradlens.spectra import LatticeStatistics, lattice_statistics
 from tests import reference
@@ -381,3 +391,106 @@ def test_energy_of_a_replaced_field_is_what_is_reported(statistics: LatticeStati
     )
     assert row(found, 2, "phase", "set_imbalance").value == pytest.approx(math.sqrt(0.125))
     assert row(found, 2, "phase", "phase_ratio").value == pytest.approx(3.0)
+
+
+# Independent sets
+
+
+def two_samples(
+    n: int, m: int, spread: float, draw: str, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values around 0 with one spread, and others around 0 with spread 1."""
+    centre = {"normal": 0.0, "exponential": 1.0}[draw]
+    return spread * (getattr(generator, draw)(size=n) - centre), getattr(generator, draw)(size=m) - centre
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (4, 10), (12, 5)])
+def test_difference_interval_is_that_of_plain_loops(n: int, m: int) -> None:
+    """The same law with other draws: 20,000 of them leave 1 % of the width, 4,000 twice that, and the tails are far out."""
+    ours, theirs = two_samples(n, m, 2.0, "normal", np.random.default_rng(n))
+    found, expected = difference_interval(ours, theirs), reference.difference_interval(ours, theirs)
+    np.testing.assert_allclose(found, expected, atol=0.06 * (expected[1] - expected[0]))
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "spread", "draw", "least"),
+    [
+        (3, 3, 1.0, "normal", 0.89),  # measured 0.936 in 500 pairs of sets
+        (3, 30, 1.0, "normal", 0.87),  # 0.922
+        (4, 4, 3.0, "normal", 0.90),  # 0.948
+        (10, 10, 1.0, "normal", 0.92),  # 0.970
+        (10, 30, 3.0, "normal", 0.91),  # 0.946
+        (30, 30, 1.0, "normal", 0.92),  # 0.958
+        (4, 30, 1.0, "exponential", 0.84),  # 0.890
+        (10, 30, 3.0, "exponential", 0.86),  # 0.910
+    ],
+)
+def test_difference_interval_covers_no_difference(n: int, m: int, spread: float, draw: str, least: float) -> None:
+    """In 300 pairs of sets; the standard error is then 0.013 to 0.018, so the bounds leave three of them."""
+    generator = np.random.default_rng(7)
+    covered = 0
+    for _ in range(300):
+        low, high = difference_interval(*two_samples(n, m, spread, draw, generator))
+        covered += low <= 0 <= high
+    assert least < covered / 300 < 0.995
+
+
+def test_difference_interval_turns_round_with_its_sets() -> None:
+    """Not exactly: each side draws its own resamples."""
+    ours, theirs = two_samples(20, 15, 2.0, "normal", np.random.default_rng(0))
+    (low, high), (other_low, other_high) = difference_interval(ours, theirs), difference_interval(theirs, ours)
+    np.testing.assert_allclose([low, high], [-other_high, -other_low], atol=0.05 * (high - low))
+    shifted = difference_interval(3 * ours + 5, 3 * theirs)
+    np.testing.assert_allclose(shifted, [3 * low + 5, 3 * high + 5], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 9), (9, 2), (0, 9), (1, 1)])
+def test_fewer_than_three_on_a_side_have_no_interval(n: int, m: int) -> None:
+    assert np.isnan(difference_interval(np.arange(n, dtype=float), np.arange(m, dtype=float))).all()
+
+
+def test_difference_of_equal_values_is_a_point_and_nan_does_not_count() -> None:
+    assert difference_interval(np.full(4, 5.0), np.full(3, 2.0)) == (3.0, 3.0)
+    ours, theirs = two_samples(6, 7, 1.0, "normal", np.random.default_rng(1))
+    assert difference_interval(np.append(ours, math.nan), theirs) == difference_interval(ours, theirs)
+
+
+def test_contrast_of_sets_is_the_difference_of_means() -> None:
+    ours = image_table("A", {"cat": 3.0, "dog": 5.0, "owl": math.nan, "bee": 4.0})
+    theirs = image_table("B", {"x": 1.0, "y": 2.0, "z": 1.5})
+    (found,) = contrast_of_sets(ours, theirs).to_dict("records")
+    assert found["value"] == pytest.approx(4.0 - 1.5)
+    assert (found["low"], found["high"]) == difference_interval(np.array([3.0, 5.0, 4.0]), np.array([1.0, 2.0, 1.5]))
+    assert (found["model"], found["n"], found["unit"], found["image"]) == ("A - B", 6, "dB", "")
+    assert found["subject"] == "image" and math.isnan(found["p"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"period": 4}, {"kind": "envelope"}, {"metric": "lattice_share"}, {"subject": "dream"}, {"layer": "x"}]
+)
+def test_sets_that_differ_in_a_key_are_not_compared(change: dict[str, object]) -> None:
+    found = contrast_of_sets(image_table("A", {"cat": 1.0}), image_table("B", {"cat": 2.0}, **change))
+    assert found.empty and tuple(found.columns) == COLUMNS
+
+
+def test_a_set_that_could_not_be_measured_has_no_difference() -> None:
+    (found,) = contrast_of_sets(image_table("A", {"cat": math.nan}), image_table("B", {"cat": 2.0})).to_dict("records")
+    assert math.isnan(found["value"]) and math.isnan(found["low"])
+
+
+def test_adjusted_is_benjaminis_and_hochbergs() -> None:
+    p_values = np.array([0.01, 0.04, math.nan, 0.03, 0.5])
+    known = adjusted(p_values)[[0, 1, 3, 4]]
+    np.testing.assert_allclose(known, reference.benjamini_hochberg([0.01, 0.04, 0.03, 0.5]))
+    assert np.isnan(adjusted(p_values)[2]) and np.isnan(adjusted(np.array([math.nan]))).all()
+
+
+def test_rows_of_a_spectrum_distance() -> None:
+    ours, theirs = (spectra.normalised_power(noise(n, 1, 16, 16, seed=n)) for n in (6, 7))
+    found = spectrum_distance_rows(ours, theirs, model="A - B", subject="sample")
+    distance, floor, p_value = spectra.spectrum_distance_test(ours, theirs)
+    assert tuple(found.columns) == COLUMNS and found["period"].isna().all() and (found["n"] == 13).all()
+    assert list(found["metric"]) == ["spectrum_distance", "spectrum_distance_test"]
+    assert list(found["value"]) == [distance, floor] and found["p"].iloc[0] == p_value
+    paired = spectrum_distance_rows(ours, theirs[:6], model="A - B", subject="sample", paired=True)
+    assert (paired["n"] == 6).all()

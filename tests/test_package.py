@@ -9,7 +9,7 @@ import pytest
 
 import gradlens
 
-HEAVY = ("torch", "timm", "pandas", "matplotlib", "scipy", "skimage", "captum", "typst", "torchvision")
+HEAVY = ("torch", "timm", "pandas", "matplotlib", "scipy", "skimage", "captum", "typst", "torchvision", "torchmetrics")
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -1,15 +1,36 @@
 """Saved results to a PDF: each section is one file that draws its figures and writes its words from the table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gradlens.report import answer, control, maps, method, phases, spectrum, stages, table
+from gradlens.report import (
+    answer,
+    control,
+    maps,
+    method,
+    phases,
+    sets_answer,
+    sets_compared,
+    sets_images,
+    sets_maps,
+    sets_method,
+    sets_spectrum,
+    sets_table,
+    spectrum,
+    stages,
+    table,
+)
 from gradlens.report.document import Block, compile_pdf, contents, pagebreak
 from gradlens.report.run import Run, breakable
+from gradlens.report.sets import Sets
 from gradlens.results import Results, write_whole
 
-Section = Callable[[Run], tuple[list[Block], dict[str, bytes]]]
+SETS_TITLE = "How much of these images is checkerboard?"
+
+Drawn = tuple[list[Block], dict[str, bytes]]
+Section = Callable[[Run], Drawn]
+SetsSection = Callable[[Sets], Drawn]
 
 SECTIONS: dict[str, Section] = {
     "answer": answer.section,
@@ -22,34 +43,54 @@ SECTIONS: dict[str, Section] = {
     "method": method.section,
 }
 
+SETS_SECTIONS: dict[str, SetsSection] = {
+    "answer": sets_answer.section,
+    "maps": sets_maps.section,
+    "compared": sets_compared.section,
+    "images": sets_images.section,
+    "spectrum": sets_spectrum.section,
+    "table": sets_table.section,
+    "method": sets_method.section,
+}
+
 
 def write_report(folder: Path) -> Path:
     """Draw the figures and the PDF of the run in `folder` from its saved results alone; the path of the PDF.
 
     Raises:
-        ValueError: `folder` holds no run of `analyze`.
+        ValueError: `folder` holds no run of `analyze` or `measure`.
     """
     results = Results.read(folder)
-    if "models" not in results.manifest:
-        raise ValueError(f"{str(folder)!r} holds no run of analyze")
-    run = Run(results)
+    if "models" in results.manifest:
+        run = Run(results)
+        parts = {name: section(run) for name, section in SECTIONS.items()}
+        title = f"How much of this {run.word} is checkerboard?"
+        of, listed = run.names, len(run.names) == 1
+    elif "sets" in results.manifest:
+        sets = Sets(results)
+        parts = {name: section(sets) for name, section in SETS_SECTIONS.items()}
+        title, of, listed = SETS_TITLE, sets.names, True
+    else:
+        raise ValueError(f"{str(folder)!r} holds no run of analyze or measure")
+    return _write(folder, title, kicker(results.manifest, of), parts, listed=listed)
+
+
+def _write(folder: Path, title: str, above: str, parts: Mapping[str, Drawn], *, listed: bool) -> Path:
+    """Put the sections together; the contents are listed on page one where there is room for them."""
     blocks: list[Block] = []
     figures: dict[str, bytes] = {}
-    for name, section in SECTIONS.items():
-        more, drawn = section(run)
+    for name, (more, drawn) in parts.items():
         blocks += more
         figures |= drawn
         if name == "answer":
-            blocks += [contents(), pagebreak()] if len(run.names) == 1 else [pagebreak()]
+            blocks += [contents(), pagebreak()] if listed else [pagebreak()]
     (folder / "figures").mkdir(exist_ok=True)
     for path, content in figures.items():
         write_whole(folder / path, content)
-    pdf = compile_pdf(f"How much of this {run.word} is checkerboard?", kicker(results.manifest), blocks, figures)
-    write_whole(folder / "report.pdf", pdf)
+    write_whole(folder / "report.pdf", compile_pdf(title, above, blocks, figures))
     return folder / "report.pdf"
 
 
-def kicker(manifest: Any) -> str:
-    """The line above the title: which program, which models."""
-    names = " and ".join(breakable(model["name"]) for model in manifest["models"])
-    return f"gradlens {manifest['versions'].get('gradlens', '')} · {names}"
+def kicker(manifest: Any, names: list[str]) -> str:
+    """The line above the title: which program, which models or sets."""
+    return f"gradlens {manifest['versions'].get('gradlens', '')} · {' and '.join(map(breakable, names))}"

@@ -26,23 +26,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
             f"The score is the largest logit of each image, or a critic's output, in eval mode. {METHODS[run.method]} It is "
             "measured as it is: signed, not resized, not clipped."
         ),
-        paragraph(
-            strong("Contrast. "),
-            "Welch periodograms (periodic Hann, half overlap, window mean removed, float64, summed over colours). The excess of "
-            "a bin is its log power minus a quadratic fitted to the ring around it; the contrast is the mean excess of the "
-            "harmonics that no smaller divisor of T has, minus the mean excess of like bins away from the lattice, whose "
-            "resampled means give p. A set's p is Fisher's over images, adjusted over periods by Benjamini and Hochberg.",
-        ),
-        paragraph(
-            strong("Envelope. "),
-            "Energy summed over colours, divided by its mean over the surrounding square of at least 16 px. ",
-            strong("Imbalance. "),
-            "The unbiased coefficient of variation over images of the energy of the T x T pixel positions. ",
-            strong("Intervals. "),
-            "Expanded percentile bootstrap over images (Hesterberg 2015); with few images they cover less than they say, since "
-            "they cannot leave the range of the values.",
-        ),
-        paragraph("The question and the mechanism are those of ", link("Odena, Dumoulin and Olah 2016", DISTILL), "."),
+        *definitions(),
         heading("Models", 2),
     ]
     for model in run.models:
@@ -82,6 +66,29 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         ),
     ]
     return blocks, {}
+
+
+def definitions() -> list[Block]:
+    """What is measured, in a few sentences."""
+    return [
+        paragraph(
+            strong("Contrast. "),
+            "Welch periodograms (periodic Hann, half overlap, window mean removed, float64, summed over colours). The excess of "
+            "a bin is its log power minus a quadratic fitted to the ring around it; the contrast is the mean excess of the "
+            "harmonics that no smaller divisor of T has, minus the mean excess of like bins away from the lattice, whose "
+            "resampled means give p. A set's p is Fisher's over images, adjusted over periods by Benjamini and Hochberg.",
+        ),
+        paragraph(
+            strong("Envelope. "),
+            "Energy summed over colours, divided by its mean over the surrounding square of at least 16 px. ",
+            strong("Imbalance. "),
+            "The unbiased coefficient of variation over images of the energy of the T x T pixel positions. ",
+            strong("Intervals. "),
+            "Expanded percentile bootstrap over images (Hesterberg 2015); with few images they cover less than they say, since "
+            "they cannot leave the range of the values.",
+        ),
+        paragraph("The question and the mechanism are those of ", link("Odena, Dumoulin and Olah 2016", DISTILL), "."),
+    ]
 
 
 def _windows(windows: dict[str, list[int]]) -> str:

@@ -105,9 +105,9 @@ class Run:
         """What must lie above 0 for a lattice to be found: the interval or, of too few images for one, the contrast."""
         return "interval" if len(self.images) >= LEAST_IMAGES else "contrast"
 
-    def periods(self, model: str) -> list[int]:
-        """The periods measured in a model's gradient or attribution, rising."""
-        table = self.set_rows(model, self.subject)
+    def periods(self, model: str, subject: str | None = None) -> list[int]:
+        """The periods measured in a model's gradient or attribution, or in another subject, rising."""
+        table = self.set_rows(model, subject or self.subject)
         return sorted({int(p) for p in table["period"]})
 
     def set_rows(self, model: str, subject: str, layer: str = "") -> pd.DataFrame:

@@ -18,17 +18,18 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         for subject, title in {run.subject: run.measured, "image": "photographs"}.items():
             blocks += [
                 heading(f"{model}, {title}" if len(run.names) > 1 else f"{title[0].upper()}{title[1:]}", 2),
-                _contrasts(run, model, subject),
-                _phases(run, model, subject),
+                contrasts(run, model, subject),
+                phases(run, model, subject),
             ]
         if any(stage["layer"] for stage in run.stages(model)):
             blocks += [heading(f"{model}, stage by stage", 2), _stages(run, model)]
     return blocks, {}
 
 
-def _contrasts(run: Run, model: str, subject: str) -> Block:
+def contrasts(run: Run, model: str, subject: str) -> Block:
+    """Contrast and share of one subject, a row for each period and family."""
     rows = []
-    for period in run.periods(model):
+    for period in run.periods(model, subject):
         for kind in KINDS:
             contrast = run.contrast(model, subject, period, kind)
             part = run.row(model, subject, period, "lattice_share", kind)
@@ -59,9 +60,10 @@ def _contrasts(run: Run, model: str, subject: str) -> Block:
     )  # fmt: skip
 
 
-def _phases(run: Run, model: str, subject: str) -> Block:
+def phases(run: Run, model: str, subject: str) -> Block:
+    """Imbalance over the pixel positions of one subject, a row for each period."""
     rows = []
-    for period in run.periods(model):
+    for period in run.periods(model, subject):
         imbalance, test, ratio = (
             run.row(model, subject, period, metric, "phase")
             for metric in ("set_imbalance", "set_imbalance_test", "phase_ratio")

@@ -4,6 +4,8 @@ Two families, to be read together: *signed* measures see a pattern that repeats 
 measures see energy that is placed unevenly while its sign is random, as a strided layer does to a gradient.
 """
 
+from gradlens.spectra.detail import fine_detail
+from gradlens.spectra.distance import normalised_power, spectrum_distance_test
 from gradlens.spectra.lattice import lattice_share, lattice_share_floor, notch
 from gradlens.spectra.losses import lattice_loss, spectrum_distance
 from gradlens.spectra.phases import (
@@ -31,6 +33,7 @@ __all__ = [
     "LatticeStream",
     "LatticeTest",
     "RadialProfile",
+    "fine_detail",
     "lattice_contrast",
     "lattice_lines",
     "lattice_loss",
@@ -40,6 +43,7 @@ __all__ = [
     "lattice_statistics",
     "lattice_test",
     "lattice_tests",
+    "normalised_power",
     "notch",
     "phase_energy",
     "phase_imbalance",
@@ -50,4 +54,5 @@ __all__ = [
     "set_imbalance",
     "set_imbalance_test",
     "spectrum_distance",
+    "spectrum_distance_test",
 ]

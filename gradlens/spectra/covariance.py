@@ -32,7 +32,7 @@ def stretch(ready: Plan, extent: tuple[int, ...], channels: int) -> float:
     bins = half_bins(ready.lengths)
     total, drawn, correction = torch.zeros(bins, dtype=torch.float64), 0.0, 0.0
     for group in ready.groups:
-        lines, null = group.lines.to(torch.device("cpu")), group.null.to(torch.device("cpu"))
+        lines, null = group.lines, group.null
         n, mean = len(group.harmonics), null.functional(bins) / len(null.at)
         total += lines.functional(bins) - n * mean
         own = noise.mean_variance_of_one(null)

@@ -6,11 +6,11 @@ The square has the smallest side of at least 16 px that is a multiple of the per
 lattice it shall show. A strided layer places energy unevenly while its sign stays random: only an envelope sees that.
 """
 
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradlens.spectra.signal import unit_scale
 
@@ -24,12 +24,11 @@ def neighbourhood(period: int) -> int:
     return -(-NEIGHBOURHOOD // period) * period
 
 
-def envelope(x: Tensor, sides: tuple[int, ...]) -> Tensor:
-    """Relative energy `[N 1 *spatial]` of a signal `[N C *spatial]`; 0 where the surroundings hold none.
+def envelope(energy: Tensor, sides: tuple[int, ...]) -> Tensor:
+    """Relative energy `[N 1 *spatial]` from energy of that shape; 0 where the surroundings hold none.
 
     The square is centred: an even side counts half of the two rows at its ends. At the border the image is reflected.
     """
-    energy = unit_scale(x).square().sum(1, keepdim=True)
     local = energy
     for axis, side in enumerate(sides, start=2):
         local = _moving_mean(local, axis, side)
@@ -43,21 +42,55 @@ def check_kind(kind: str) -> None:
         raise ValueError(f"kind: must be one of {', '.join(get_args(Kind))}, got {kind!r}")
 
 
-def seen(x: Tensor, kind: Kind, periods: tuple[int, ...]) -> Tensor:
-    """What a lattice is looked for in: the signal itself, or its envelope, at unit scale."""
-    return unit_scale(x) if kind == "signed" else envelope(x, tuple(map(neighbourhood, periods)))
+class Views:
+    """A batch of signals at unit scale, its energy and its envelopes, each made once and when it is asked for."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.signal = unit_scale(x)
+        self._envelopes: dict[tuple[int, ...], Tensor] = {}
+
+    @cached_property
+    def energy(self) -> Tensor:
+        """Summed over channels: `[N 1 *spatial]`."""
+        return self.signal.square().sum(1, keepdim=True)
+
+    def seen(self, kind: Kind, periods: tuple[int, ...]) -> Tensor:
+        """What a lattice is looked for in: the signal itself, or its envelope."""
+        if kind == "signed":
+            return self.signal
+        sides = tuple(map(neighbourhood, periods))
+        if sides not in self._envelopes:
+            self._envelopes[sides] = envelope(self.energy, sides)
+        return self._envelopes[sides]
 
 
 def _moving_mean(x: Tensor, axis: int, side: int) -> Tensor:
     """Mean over `side` pixels around each pixel along `axis`, with reflection; sums of zeros stay exactly zero."""
     extent = x.shape[axis]
     reach = side // 2
-    weight = x.new_ones(2 * reach + 1)
-    if side % 2 == 0:
-        weight[0] = weight[-1] = 0.5
     cycle = max(2 * (extent - 1), 1)
     index = torch.arange(-reach, extent + reach, device=x.device) % cycle
     padded = x.index_select(axis, torch.minimum(index, cycle - index) if extent > 1 else torch.zeros_like(index))
-    rows = padded.movedim(axis, -1)
-    mean = F.conv1d(rows.reshape(-1, 1, rows.shape[-1]), (weight / side).view(1, 1, -1))
-    return mean.view(*rows.shape[:-1], extent).movedim(-1, axis)
+    if side % 2:
+        return _moving_sum(padded, axis, side) / side
+    inner = _moving_sum(padded, axis, side)  # one place too many: half of each end
+    return (inner.narrow(axis, 0, extent) + inner.narrow(axis, 1, extent)) / (2 * side)
+
+
+def _moving_sum(x: Tensor, axis: int, side: int) -> Tensor:
+    """Sums of `side` consecutive values along `axis`, by doubling."""
+    count = x.shape[axis] - side + 1
+    total, done, doubled, width = None, 0, x, 1
+    while done < side:
+        if side & width:
+            part = doubled.narrow(axis, done, count)
+            total, done = (part if total is None else total + part), done + width
+        doubled = (
+            doubled.narrow(axis, 0, doubled.shape[axis] - width)
+            + doubled.narrow(axis, width, doubled.shape[axis] - width)
+            if done < side
+            else doubled
+        )
+        width *= 2
+    assert total is not None
+    return total

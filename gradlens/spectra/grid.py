@@ -7,14 +7,17 @@ those of pictures do, is straightened first, by the slope of the null bins. All 
 computed once.
 """
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import gcd, prod
 
 import torch
 from torch import Tensor
+
+from gradlens.spectra.envelope import Kind, neighbourhood
 
 CLEAR = 2  # bins between a lattice line and a bin that must not see it: Hann's main lobe
 NULL_BINS = 600
@@ -80,10 +83,6 @@ class Bins:
     weight: Tensor
     offsets: Tensor
 
-    def excess(self, log_power: Tensor, log_background: Tensor) -> Tensor:
-        """`log_power` `[... B]` at the bins minus the background fitted to `log_background` `[... B]`: `[... n]`."""
-        return log_power[..., self.at] - (log_background[..., self.ring] * self.weight).sum(-1)
-
     def functional(self, bins: int) -> Tensor:
         """The weights `[B]` with which log power at each of `bins` goes into the sum of the excesses."""
         weights = self.weight.new_zeros(bins).index_add_(0, self.at, self.weight.new_ones(len(self.at)))
@@ -92,21 +91,50 @@ class Bins:
     def kept(self, found: Tensor) -> "Bins":
         return Bins(self.at[found], self.ring[found], self.weight[found], self.offsets)
 
-    def to(self, device: torch.device) -> "Bins":
-        return Bins(*(getattr(self, f.name).to(device) for f in fields(self)))
-
 
 @dataclass(frozen=True)
 class Group:
-    """Harmonics that share a null pool: the same axes, and real (`one degree of freedom`) or complex alike."""
+    """Harmonics that share a null pool: the same axes, and real (`one degree of freedom`) or complex alike.
+
+    `at` `[n + M]` are the bins of the harmonics and of the null, `fit` the sparse `[n + M, B]` that gives their
+    backgrounds from log power; both on the device of the data.
+    """
 
     harmonics: tuple[tuple[int, ...], ...]  # (k, l, ...) in units of 1/T, one of each conjugate pair
     lines: Bins
     null: Bins
     real: bool
+    at: Tensor
+    fit: Tensor
 
-    def to(self, device: torch.device) -> "Group":
-        return Group(self.harmonics, self.lines.to(device), self.null.to(device), self.real)
+    def excesses(self, log_power: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """`log_power` `[... B]` above its background at the harmonics `[... n]`, and at the null `[... M]`.
+
+        For a real group the null holds `parts`, the logarithms of twice the squared real and imaginary parts.
+        """
+        flat = log_power.flatten(0, -2)
+        background = (self.fit @ flat.T.contiguous()).T.reshape(*log_power.shape[:-1], len(self.at))
+        n = len(self.harmonics)
+        lines, null = (background[..., :n], background[..., n:])
+        nulls = [part[..., self.at[n:]] - null for part in (parts if self.real else [log_power])]
+        return log_power[..., self.at[:n]] - lines, torch.cat(nulls, -1)
+
+
+def _group(
+    harmonics: Sequence[tuple[int, ...]], lines: Bins, null: Bins, real: bool, bins: int, device: torch.device
+) -> Group:
+    """A group with its sparse background on `device`."""
+    both = (lines, null)
+    rows = torch.arange(sum(len(b.at) for b in both)).split([len(b.at) for b in both])
+    index = torch.cat(
+        [torch.stack([r[:, None].expand_as(b.ring), b.ring]).flatten(1) for r, b in zip(rows, both, strict=True)], 1
+    )
+    weight = torch.cat([b.weight.flatten() for b in both])
+    shape = (len(rows[0]) + len(rows[1]), bins)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        fit = torch.sparse_coo_tensor(index, weight, shape, check_invariants=False).coalesce().to_sparse_csr()
+    return Group(tuple(harmonics), lines, null, real, torch.cat([b.at for b in both]).to(device), fit.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +145,7 @@ class Plan:
     of its log power at the bins `fit_at` times `fit_weight`.
     """
 
+    kind: Kind
     lengths: tuple[int, ...]
     periods: tuple[int, ...]
     groups: tuple[Group, ...]
@@ -267,14 +296,14 @@ def plan(
     lengths: tuple[int, ...],
     periods: tuple[int, ...],
     also: tuple[tuple[int, ...], ...],
-    box: tuple[int, ...] | None,
+    kind: Kind,
     device: torch.device,
 ) -> Plan | None:
     """The plan for the lattice of `periods` on windows of `lengths`; None if a harmonic has no background or no null.
 
     Args:
         also: other periods, kept out of the null.
-        box: the sides that the mean was taken out over, None for a signal as it is.
+        kind: of what the spectrum is; that of an envelope lacks the mean over its neighbourhood.
     """
     geometry = _Geometry(lengths, periods, also)
     members: dict[tuple[tuple[int, ...], bool], list[tuple[int, ...]]] = {}
@@ -291,10 +320,10 @@ def plan(
         null = geometry.null(axes)
         if not found.all() or len(null.at) == 0:
             return None
-        groups.append(Group(tuple(harmonics), lines, null, real))
-    shape, law = shapes(lengths, box)
+        groups.append(_group(harmonics, lines, null, real, half_bins(lengths), device))
+    shape, law = shapes(lengths, tuple(map(neighbourhood, periods)) if kind == "envelope" else None)
     known = [value.to(device) for value in (shape, law, *geometry.slope_fit([axes for axes, _ in members], law))]
-    return Plan(lengths, periods, tuple(group.to(device) for group in groups), *known)
+    return Plan(kind, lengths, periods, tuple(groups), *known)
 
 
 def half_bins(lengths: tuple[int, ...]) -> int:

@@ -13,7 +13,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from gradlens.spectra.envelope import Kind, check_kind, seen
+from gradlens.spectra.envelope import Kind, Views, check_kind
 from gradlens.spectra.grid import new_harmonics
 from gradlens.spectra.signal import Period, as_signal, at_home, centred, holds_two, periods_of
 
@@ -49,7 +49,7 @@ def lattice_share(x: Tensor, period: Period, *, kind: Kind = "signed", new: bool
     check_kind(kind)
     if not holds_two(signal.shape[2:], periods):
         return at_home(signal.new_full((len(signal),), float("nan")), x)
-    on, total = lattice_energy(seen(signal, kind, periods), periods, new=new)
+    on, total = lattice_energy(Views(signal).seen(kind, periods), periods, new=new)
     empty = total == 0
     return at_home(torch.where(empty, 0.0, on / torch.where(empty, 1.0, total)), x)
 
@@ -76,7 +76,7 @@ def lattice_energy(x: Tensor, periods: tuple[int, ...], *, new: bool) -> tuple[T
     for axis, period in enumerate(periods, start=2):
         x = x.narrow(axis, 0, x.shape[axis] // period * period)
     x = centred(x, axes)
-    repeat = phase_blocks(x, periods).mean(tuple(range(2, 2 + len(periods))))  # [N C *T]
+    repeat = phase_means(x, periods)  # [N C *T]
     total = x.square().mean(axes).sum(1)
     if not new:
         return repeat.square().mean(axes).sum(1), total
@@ -87,10 +87,39 @@ def lattice_energy(x: Tensor, periods: tuple[int, ...], *, new: bool) -> tuple[T
     return (spectrum.real.square() + spectrum.imag.square())[:, :, mask].sum((1, 2)), total
 
 
-def phase_blocks(x: Tensor, periods: tuple[int, ...]) -> Tensor:
-    """`[N C *spatial]` as blocks of one period: `[N C *(S // T) *T]`; a rest is left out."""
-    for axis, period in enumerate(periods):
-        x = x.unfold(2 + axis, period, period)
+def lattice_shares(x: Tensor, every: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """`lattice_share` of a signal for several periods: what one has folded, its divisors fold on."""
+    axes = tuple(range(2, x.ndim))
+    x = centred(x, axes)
+    folds: dict[tuple[int, ...], list[tuple[tuple[int, ...], Tensor]]] = {}
+    squares: dict[tuple[int, ...], Tensor] = {}
+    found: dict[tuple[int, ...], Tensor] = {}
+    for periods in sorted(every, key=prod, reverse=True):
+        if not holds_two(x.shape[2:], periods):
+            found[periods] = x.new_full((len(x),), float("nan"))
+            continue
+        crop = tuple(extent // p * p for extent, p in zip(x.shape[2:], periods, strict=True))
+        whole = x[(slice(None), slice(None), *map(slice, crop))]
+        if crop not in squares:
+            squares[crop] = torch.linalg.vector_norm(whole, dim=axes).square() / prod(crop)
+        earlier = folds.setdefault(crop, [])
+        source = next(
+            (fold for by, fold in reversed(earlier) if all(b % p == 0 for b, p in zip(by, periods, strict=True))), whole
+        )
+        fold = phase_means(source, periods)
+        earlier.append((periods, fold))
+        mean = fold.mean(axes, keepdim=True)
+        total = (squares[crop] - mean.flatten(1).square()).sum(1)
+        on = (fold - mean).square().mean(axes).sum(1)
+        empty = squares[crop].sum(1) == 0
+        found[periods] = torch.where(empty, 0.0, (on / torch.where(empty, 1.0, total)).clamp(0, 1))
+    return [found[periods] for periods in every]
+
+
+def phase_means(x: Tensor, periods: tuple[int, ...]) -> Tensor:
+    """The mean over each sampling phase of `[N C *spatial]`, cut at the end to whole periods: `[N C *T]`."""
+    for axis, period in enumerate(periods, start=2):
+        x = x.narrow(axis, 0, x.shape[axis] // period * period).unflatten(axis, (-1, period)).mean(axis)
     return x
 
 
@@ -129,7 +158,7 @@ def _without(x: Tensor, periods: tuple[int, ...]) -> Tensor:
     axes = tuple(range(2, x.ndim))
     if any(extent < p for extent, p in zip(x.shape[2:], periods, strict=True)):
         raise ValueError(f"x: each side must hold a period of {periods}, got {list(x.shape[2:])}")
-    repeat = phase_blocks(x, periods).mean(axes)  # [N C *T]
+    repeat = phase_means(x, periods)  # [N C *T]
     mean = repeat.mean(axes, keepdim=True)
     for axis, extent in enumerate(x.shape[2:], start=2):
         repeat = repeat.index_select(axis, torch.arange(extent, device=x.device) % periods[axis - 2])

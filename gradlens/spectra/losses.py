@@ -2,11 +2,10 @@
 these have a spectral gradient of their own, proved by `gradcheck` in the tests.
 """
 
-import torch
 from torch import Tensor
 
+from gradlens.spectra.distance import mean_level, normalised_power
 from gradlens.spectra.lattice import lattice_energy, lattice_share_floor
-from gradlens.spectra.power import power_spectrum
 from gradlens.spectra.signal import Period, as_signal, at_home, holds_two, periods_of, signed_root, unit_scale
 
 
@@ -32,6 +31,7 @@ def lattice_loss(x: Tensor, period: Period) -> Tensor:
     Source: ours.
 
     Example:
+        >>> import torch
         >>> lattice_loss(torch.ones(1, 3, 8, 8), 2).item()
         0.0
     """
@@ -66,6 +66,7 @@ def spectrum_distance(x: Tensor, y: Tensor) -> Tensor:
     Source: ours; the log spectral distance of speech coding.
 
     Example:
+        >>> import torch
         >>> x = torch.randn(4, 3, 32, 32)
         >>> spectrum_distance(x, x).item()
         0.0
@@ -73,13 +74,5 @@ def spectrum_distance(x: Tensor, y: Tensor) -> Tensor:
     ours, theirs = as_signal(x, name="x"), as_signal(y, name="y")
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(f"y: must have the channels and size of x, {list(x.shape[1:])}, got {list(y.shape[1:])}")
-    difference = _mean_level(ours) - _mean_level(theirs)
+    difference = (mean_level(normalised_power(ours)) - mean_level(normalised_power(theirs))).flatten()[1:]
     return at_home(signed_root(difference.square().mean()), x)
-
-
-def _mean_level(x: Tensor) -> Tensor:
-    """Mean over images of the normalised power without DC, in dB: `[bins]`. An image without contrast adds nothing."""
-    power = power_spectrum(unit_scale(x)).sum(1).flatten(1)[:, 1:]
-    total = power.sum(1, keepdim=True)
-    power = power / torch.where(total > 0, total, 1.0)
-    return 10 * torch.log10(power.mean(0) + 1e-8 / power.shape[1])

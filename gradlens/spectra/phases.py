@@ -10,9 +10,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from gradlens.spectra.envelope import neighbourhood
-from gradlens.spectra.lattice import phase_blocks
-from gradlens.spectra.signal import Period, as_signal, at_home, holds_two, periods_of, signed_root, unit_scale
+from gradlens.spectra.envelope import Views, neighbourhood
+from gradlens.spectra.signal import Period, as_signal, at_home, holds_two, periods_of, signed_root
 
 DRAWS = 1000
 
@@ -44,10 +43,7 @@ def phase_energy(x: Tensor, period: Period) -> Tensor:
         [[[4.0, 0.0], [0.0, 0.0]]]
     """
     relative, weight = _relative_energy(x, period)
-    held = weight.sum(1)
-    mean = (relative * weight[..., None]).sum(1) / held.clamp(min=1)[:, None]
-    mean = torch.where(held[:, None] > 0, mean, 1.0)
-    return at_home(mean.view(len(x), *periods_of(period, x.ndim - 2)), x)
+    return at_home(mean_energy(relative, weight).view(len(x), *periods_of(period, x.ndim - 2)), x)
 
 
 def phase_imbalance(x: Tensor, period: Period, *, debias: bool = True) -> Tensor:
@@ -83,10 +79,7 @@ def phase_imbalance(x: Tensor, period: Period, *, debias: bool = True) -> Tensor
     if not debias:
         energy = phase_energy(x, period).flatten(1)
         return signed_root((energy - 1).square().mean(1))
-    relative, weight = _relative_energy(x, period)
-    squared = _unbiased_square((relative - 1) * weight[..., None], weight.sum(1))
-    squared = torch.where((weight.sum(1) == 0) & ~relative.isnan().any((1, 2)), 0.0, squared)
-    return at_home(signed_root(squared), x)
+    return at_home(signed_root(unbiased_square(*_relative_energy(x, period))), x)
 
 
 def set_imbalance(energy: Tensor) -> Tensor:
@@ -198,28 +191,45 @@ def phase_ratio(energy: Tensor) -> Tensor:
 
 
 def _relative_energy(x: Tensor, period: Period) -> tuple[Tensor, Tensor]:
+    """`relative_energy` of a signal that is still to be checked."""
+    signal = as_signal(x)
+    return relative_energy(Views(signal).energy, periods_of(period, signal.ndim - 2))
+
+
+def relative_energy(energy: Tensor, periods: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Energy of each phase relative to its neighbourhood `[N B phases]`, and 1 for each block that has energy `[N B]`.
 
-    One block of NaN where the image is too small.
+    One block of NaN where the image, whose energy is `[N 1 *spatial]`, is too small.
     """
-    signal = as_signal(x)
-    periods = periods_of(period, signal.ndim - 2)
-    extents = signal.shape[2:]
+    extents = energy.shape[2:]
     if not holds_two(extents, periods):
-        nothing = signal.new_full((len(signal), 1, prod(periods)), float("nan"))
-        return nothing, signal.new_ones(len(signal), 1)
-    energy = unit_scale(signal).square().sum(1, keepdim=True)
-    sides = []
-    for extent, p in zip(extents, periods, strict=True):
+        nothing = energy.new_full((len(energy), 1, prod(periods)), float("nan"))
+        return nothing, energy.new_ones(len(energy), 1)
+    blocks = energy.squeeze(1)
+    for axis, (extent, p) in enumerate(zip(extents, periods, strict=True)):
         count = max(1, extent // neighbourhood(p))
-        sides.append(extent // p // count * p)
-    blocks = phase_blocks(energy, tuple(sides))  # [N 1 *B *side]
+        repeats = extent // p // count
+        place = 1 + 2 * axis  # the axes before this one are a block and a phase each
+        blocks = blocks.narrow(place, 0, count * repeats * p).unflatten(place, (count, repeats, p)).mean(place + 1)
     dimensions = len(periods)
-    blocks = blocks.flatten(1, 1 + dimensions)  # [N B *side]
-    phases = phase_blocks(blocks, periods).mean(tuple(range(2, 2 + dimensions))).flatten(2)
+    order = [0, *range(1, 2 * dimensions, 2), *range(2, 2 * dimensions + 1, 2)]
+    phases = blocks.permute(order).flatten(1, dimensions).flatten(2)  # [N B phases]
     mean = phases.mean(-1, keepdim=True)
     held = mean > 0
-    return torch.where(held, phases / torch.where(held, mean, 1.0), 1.0), held[..., 0].to(signal)
+    return torch.where(held, phases / torch.where(held, mean, 1.0), 1.0), held[..., 0].to(energy)
+
+
+def mean_energy(relative: Tensor, weight: Tensor) -> Tensor:
+    """The mean over the blocks that have energy `[N phases]`; 1 where none has."""
+    held = weight.sum(1)
+    mean = (relative * weight[..., None]).sum(1) / held.clamp(min=1)[:, None]
+    return torch.where(held[:, None] > 0, mean, 1.0)
+
+
+def unbiased_square(relative: Tensor, weight: Tensor) -> Tensor:
+    """The unbiased squared imbalance `[N]` of relative energies; 0 without energy, NaN for too small an image."""
+    squared = _unbiased_square((relative - 1) * weight[..., None], weight.sum(1))
+    return torch.where((weight.sum(1) == 0) & ~relative.isnan().any((1, 2)), 0.0, squared)
 
 
 def _unbiased_square(departure: Tensor, count: Tensor) -> Tensor:

@@ -45,7 +45,12 @@ def radial_profile(x: Tensor, *, bins: int | None = None, window: Literal["hann"
         torch.Size([1, 16])
     """
     bins = None if bins is None else whole(bins, "bins", least=1)
-    power = power_spectrum(x, window=window).sum(1)
+    frequency, profile = over_rings(power_spectrum(x, window=window).sum(1), bins)
+    return RadialProfile(at_home(frequency, x), at_home(profile, x))
+
+
+def over_rings(power: Tensor, bins: int | None = None) -> RadialProfile:
+    """The radial profile of power `[N *frequency]`."""
     bins = bins or max(1, min(power.shape[1:]) // 2)
     square = torch.zeros((), dtype=power.dtype, device=power.device)
     for extent in power.shape[1:]:
@@ -56,4 +61,4 @@ def radial_profile(x: Tensor, *, bins: int | None = None, window: Literal["hann"
     count = ring.bincount(minlength=bins).to(power)
     total = power.new_zeros(len(power), bins).index_add(1, ring, power.flatten(1)[:, inside])
     frequency = (torch.arange(bins, device=power.device, dtype=power.dtype) + 0.5) / (2 * bins)
-    return RadialProfile(at_home(frequency, x), at_home(total / count, x))
+    return RadialProfile(frequency, total / count)

@@ -59,7 +59,8 @@ def unit_scale(x: Tensor) -> Tensor:
     """`x` with each image multiplied by the power of two that brings its largest magnitude into [0.5, 1)."""
     if x.shape[0] == 0:
         return x
-    largest = x.detach().abs().flatten(1).amax(1)
+    low, high = x.detach().flatten(1).aminmax(dim=1)
+    largest = torch.maximum(-low, high)
     exponent = torch.frexp(largest).exponent.clamp(-1000, 1000).double()
     return x * torch.exp2(-exponent).view(-1, *[1] * (x.ndim - 1))
 

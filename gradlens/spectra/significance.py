@@ -8,7 +8,7 @@ The null comes from the image's own spectrum, at bins of the same kind (on or of
 the image's size, channels and slope. Source: ours; the matching cancels what edges and Nyquist do to a spectrum.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gradlens.spectra.covariance import stretch
-from gradlens.spectra.envelope import Kind, check_kind, neighbourhood, seen
+from gradlens.spectra.envelope import Kind, Views, check_kind, neighbourhood
 from gradlens.spectra.grid import Plan, plan, window_lengths
 from gradlens.spectra.power import ShortTime, short_time
 from gradlens.spectra.signal import Period, as_signal, at_home, periods_of, whole
@@ -27,7 +27,6 @@ Key = TypeVar("Key")
 DB = 10 / torch.log(torch.tensor(10.0, dtype=torch.float64)).item()
 FLOOR = 1e-12  # of the mean power: a bin below it counts as this
 DRAWS = 4000
-FEW = 4  # values of a draw that are gathered rather than multiplied out
 SLACK = 1e-9  # in log power: a difference that is rounding reaches the contrast
 LEAST_NULL = 30  # null bins in all: white noise is rejected 5 % of the time at 0.01 with 15, 2 % with 30
 
@@ -167,10 +166,10 @@ def lattice_lines(x: Tensor, period: Period, *, kind: Kind = "signed", window: i
     signal = as_signal(x)
     periods = periods_of(period, signal.ndim - 2)
     lines = signal.new_full((len(signal), *periods), float("nan"))
-    ready = _prepare(signal, periods, kind, window, ())
+    ready = prepare(signal, period, kind, window)
     if ready is None:
         return at_home(lines, x)
-    spectrum = short_time(seen(signal, kind, periods), ready.lengths, pseudo=ready.needs_pseudo)
+    spectrum = short_time(Views(signal).seen(kind, periods), ready.lengths, pseudo=ready.needs_pseudo)
     for group, (excess, null) in zip(ready.groups, _excesses(spectrum, ready), strict=True):
         for column, k in enumerate(group.harmonics):
             value = DB * (excess[:, column] - null.mean(-1))
@@ -182,44 +181,68 @@ def lattice_lines(x: Tensor, period: Period, *, kind: Kind = "signed", window: i
 def _tests(
     x: Tensor, wanted: Mapping[Key, tuple[Period, Sequence[Period]]], kind: Kind, window: int
 ) -> dict[Key, LatticeTest]:
-    """`lattice_test` for each wanted (period, others); one short-time spectrum for each window."""
+    """`lattice_test` for each wanted (period, others)."""
     signal = as_signal(x.detach() if isinstance(x, Tensor) else x)
-    axes = signal.ndim - 2
-    plans = {
-        key: _prepare(signal, periods_of(period, axes), kind, window, tuple(periods_of(q, axes) for q in also))
-        for key, (period, also) in wanted.items()
+    plans = {key: prepare(signal, period, kind, window, also) for key, (period, also) in wanted.items()}
+    spectra = ShortTimes(plans.values())
+    spectra.add(Views(signal))
+    shape = tuple(signal.shape[1:])
+    tests = {key: spectra.test(ready, len(signal), shape, signal) for key, ready in plans.items()}
+    return {
+        key: LatticeTest(at_home(test.contrast, x), at_home(test.p_value, x), test.window)
+        for key, test in tests.items()
     }
-    spectra: dict[tuple, ShortTime] = {}
-    tests = {}
-    for name, ready in plans.items():
+
+
+class ShortTimes:
+    """The short-time spectra that some plans need, one for all that share a window, gathered part by part of a batch.
+
+    Args:
+        plans: of one kind or both; None asks for nothing.
+        also: window lengths of further spectra of the signal itself.
+    """
+
+    def __init__(self, plans: Iterable[Plan | None], *, also: Sequence[tuple[int, ...]] = ()) -> None:
+        self._needs: dict[tuple, tuple[Kind, tuple[int, ...], bool]] = {
+            (lengths, ()): ("signed", (1,) * len(lengths), False) for lengths in also
+        }
+        for ready in plans:
+            if ready is not None:
+                before = self._needs.get(_key(ready), (ready.kind, ready.periods, False))
+                self._needs[_key(ready)] = (*before[:2], before[2] or ready.needs_pseudo)
+        self._parts: dict[tuple, list[ShortTime]] = {key: [] for key in self._needs}
+
+    def add(self, views: Views) -> None:
+        """Transform the next images."""
+        for key, (kind, periods, pseudo) in self._needs.items():
+            self._parts[key].append(short_time(views.seen(kind, periods), key[0], pseudo=pseudo))
+
+    def power(self, lengths: tuple[int, ...]) -> Tensor:
+        """The mean power in the half spectrum `[N B]` of the signals so far, on windows of `lengths`."""
+        return torch.cat([part.power for part in self._parts[lengths, ()]])
+
+    def test(self, ready: Plan | None, count: int, shape: tuple[int, ...], like: Tensor) -> LatticeTest:
+        """The test of the `count` images so far, of `shape` `[C *spatial]`; NaN where there is no plan."""
         if ready is None:
-            nothing = at_home(signal.new_full((len(signal),), float("nan")), x)
-            tests[name] = LatticeTest(nothing, nothing.clone(), ())
-            continue
-        key = _key(ready, kind)
-        if key not in spectra:
-            pseudo = any(other.needs_pseudo for other in plans.values() if other and _key(other, kind) == key)
-            spectra[key] = short_time(seen(signal, kind, ready.periods), ready.lengths, pseudo=pseudo)
-        contrast, p_value = _p_value(
-            spectra[key], ready, tuple(signal.shape[2:]), 1 if kind == "envelope" else signal.shape[1]
-        )
-        tests[name] = LatticeTest(at_home(contrast, x), at_home(p_value, x), ready.lengths)
-    return tests
+            nothing = like.new_full((count,), float("nan"))
+            return LatticeTest(nothing, nothing.clone(), ())
+        parts = self._parts[_key(ready)]
+        spectrum = ShortTime(torch.cat([p.power for p in parts]), torch.cat([p.pseudo for p in parts]), parts[0].grid)
+        channels = shape[0] if ready.kind == "signed" else 1
+        return LatticeTest(*_p_value(spectrum, ready, shape[1:], channels), ready.lengths)
 
 
-def _key(ready: Plan, kind: Kind) -> tuple:
+def _key(ready: Plan) -> tuple:
     """What two periods must share to share a spectrum: the window and, for the envelope, its neighbourhood."""
-    return (ready.lengths, tuple(map(neighbourhood, ready.periods)) if kind == "envelope" else ())
+    return (ready.lengths, tuple(map(neighbourhood, ready.periods)) if ready.kind == "envelope" else ())
 
 
-def _prepare(
-    signal: Tensor, periods: tuple[int, ...], kind: Kind, window: int, also: tuple[tuple[int, ...], ...]
-) -> Plan | None:
-    """The plan for this size of signal, None if it is too small for these periods."""
+def prepare(signal: Tensor, period: Period, kind: Kind, window: int, also: Sequence[Period] = ()) -> Plan | None:
+    """The plan for this size of signal, None if it is too small for this period."""
     check_kind(kind)
+    periods, *others = (periods_of(p, signal.ndim - 2) for p in (period, *also))
     lengths = window_lengths(tuple(signal.shape[2:]), periods, whole(window, "window", least=1))
-    box = tuple(map(neighbourhood, periods)) if kind == "envelope" else None
-    return None if lengths is None else plan(lengths, periods, also, box, signal.device)
+    return None if lengths is None else plan(lengths, periods, tuple(others), kind, signal.device)
 
 
 def _over_harmonics(
@@ -228,11 +251,13 @@ def _over_harmonics(
     """The contrast `[N]`, or `[N W]` with the grid of windows."""
     signal = as_signal(x)
     periods = periods_of(period, signal.ndim - 2)
-    ready = _prepare(signal, periods, kind, window, ())
+    ready = prepare(signal, period, kind, window)
     if ready is None:
         shape = (len(signal), 1) if by_window else (len(signal),)
         return at_home(signal.new_full(shape, float("nan")), x), (1,) * len(periods)
-    spectrum = short_time(seen(signal, kind, periods), ready.lengths, pseudo=ready.needs_pseudo, by_window=by_window)
+    spectrum = short_time(
+        Views(signal).seen(kind, periods), ready.lengths, pseudo=ready.needs_pseudo, by_window=by_window
+    )
     contrast = spectrum.power.new_zeros(())
     for excess, null in _excesses(spectrum, ready):
         contrast = contrast + (excess - null.mean(-1, keepdim=True)).sum(-1)
@@ -252,11 +277,7 @@ def _excesses(spectrum: ShortTime, ready: Plan) -> list[tuple[Tensor, Tensor]]:
     parts = []
     if ready.needs_pseudo:
         parts = [((spectrum.power + s * spectrum.pseudo).clamp(min=0) + floor).log() - trend for s in (1, -1)]
-    found = []
-    for group in ready.groups:
-        nulls = [group.null.excess(part, log_power) for part in (parts if group.real else [log_power])]
-        found.append((group.lines.excess(log_power, log_power), torch.cat(nulls, -1)))
-    return found
+    return [group.excesses(log_power, parts) for group in ready.groups]
 
 
 def _p_value(spectrum: ShortTime, ready: Plan, extent: tuple[int, ...], channels: int) -> tuple[Tensor, Tensor]:
@@ -276,15 +297,20 @@ def _p_value(spectrum: ShortTime, ready: Plan, extent: tuple[int, ...], channels
 
 def _drawn(null: Tensor, n: int, seed: int) -> Tensor:
     """Sums of n values drawn from each row of `null` `[N M]` with replacement: `[N draws]`."""
-    index = _draws(n, null.shape[-1], seed).to(null.device)
-    if n <= FEW:
-        return null[:, index].sum(-1)
-    counts = null.new_zeros(DRAWS, null.shape[-1]).scatter_add_(1, index, torch.ones_like(index, dtype=null.dtype))
-    return null @ counts.T
+    if n == 1:
+        return null[:, _draws(1, null.shape[-1], seed)[:, 0].to(null.device)]
+    return null @ _draw_counts(n, null.shape[-1], seed).to(null).T
 
 
-@lru_cache(maxsize=256)
 @torch.inference_mode(False)
 def _draws(n: int, size: int, seed: int) -> Tensor:
     """Which of `size` null values are in each of the draws of n with replacement: `[draws n]`."""
     return torch.randint(size, (DRAWS, n), generator=torch.Generator().manual_seed(seed))
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _draw_counts(n: int, size: int, seed: int) -> Tensor:
+    """How often each null value is in each of the draws: `[draws size]`, int16."""
+    index = _draws(n, size, seed)
+    return torch.zeros(DRAWS, size, dtype=torch.int16).scatter_add_(1, index, torch.ones_like(index, dtype=torch.int16))

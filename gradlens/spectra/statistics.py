@@ -4,23 +4,25 @@ Each image is measured once, where it lies; of a set only sums are kept, and a f
 gives each image the same weight, whatever its scale.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
-from gradlens.spectra.envelope import Kind
-from gradlens.spectra.lattice import lattice_share, lattice_share_floor
-from gradlens.spectra.phases import phase_energy, phase_imbalance
-from gradlens.spectra.power import power_spectrum
-from gradlens.spectra.radial import radial_profile
-from gradlens.spectra.signal import check_shape, holds_two, in_float64, periods_of, unit_scale
-from gradlens.spectra.significance import lattice_tests
+from gradlens.spectra.envelope import Kind, Views, neighbourhood
+from gradlens.spectra.lattice import lattice_share_floor, lattice_shares
+from gradlens.spectra.phases import mean_energy, relative_energy, unbiased_square
+from gradlens.spectra.power import whole_spectrum
+from gradlens.spectra.radial import over_rings
+from gradlens.spectra.signal import check_shape, holds_two, in_float64, periods_of, signed_root
+from gradlens.spectra.significance import ShortTimes, prepare
 
 KINDS: tuple[Kind, ...] = ("signed", "envelope")
 SPECTRUM_SIDE = 128
 GROUPS = 256  # of images whose phase energies are kept apart
+VALUES_AT_ONCE = (1 << 26, 1 << 20)  # elsewhere, and on a CPU, whose caches hold 8 MiB
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class LatticeStatistics:
 
     `size` and `window` (the window along each axis by period, empty where the image is too small) are those of the first
     image. Means over the images of that size, each first divided by its own mean power: `power` `[*frequency]` (windows
-    of up to 128 px, summed over channels), `profile` `[B]` at `frequency` `[B]`, and `relative_energy` `[*spatial]`
-    (mean 1).
+    of up to 128 px, summed over channels), its radial `profile` `[B]` at `frequency` `[B]`, and `relative_energy`
+    `[*spatial]` (mean 1).
 
     `skipped` images held NaN or infinity; the first of them is number `first_skipped`, counted from 0.
     """
@@ -98,7 +100,6 @@ class LatticeStream:
         self._floors: dict[int, tuple[float, int]] = dict.fromkeys(self.periods, (0.0, 0))
         self._first: tuple[int, ...] | None = None
         self._windows: dict[int, tuple[int, ...]] = {}
-        self._frequency = torch.empty(0)
         self._count = 0
 
     def update(self, x: Tensor) -> None:
@@ -114,39 +115,72 @@ class LatticeStream:
             raise ValueError(f"x: images must have the channels and axes of the first, {self._first}, got {shape}")
         if not len(x):
             return
-        x = in_float64(x.detach())
-        finite = x.isfinite().flatten(1).all(1)
-        x = unit_scale(torch.where(finite.view(-1, *[1] * len(shape)), x, 0.0))
         self._first = self._first or shape
         self._count += len(x)
-        self._values.setdefault(("finite",), []).append(finite)
-        self._measure(x, finite)
+        axes = len(shape) - 1
+        signal = in_float64(x[:0])
+        every = {period: periods_of(period, axes) for period in self.periods}
+        others = {period: [q for q in self.periods if q != period] for period in self.periods}
+        plans = {(k, p): prepare(signal, p, k, self.window, others[p]) for k in KINDS for p in self.periods}
+        side = (min(SPECTRUM_SIDE, *shape[1:]),) * axes
+        spectra = ShortTimes(plans.values(), also=(side,))
+        finite, levels = [], []
+        for part in x.detach().split(max(1, VALUES_AT_ONCE[x.device.type == "cpu"] // prod(shape))):
+            part = in_float64(part)
+            finite.append(torch.stack(part.flatten(1).aminmax(dim=1)).isfinite().all(0))
+            if part.device.type != "cpu" or not finite[-1].all():  # elsewhere to ask is to wait
+                part = torch.where(finite[-1].view(-1, *[1] * (1 + axes)), part, 0.0)
+            views = Views(part)
+            spectra.add(views)
+            levels.append(self._measure(views, every, finite[-1]))
+        whole = torch.cat(finite)
+        self._keep("finite", None, whole)
+        for key, ready in plans.items():
+            test = spectra.test(ready, len(x), shape, signal)
+            self._windows.setdefault(key[1], test.window)
+            self._keep("contrast", key, test.contrast, whole)
+            self._keep("p_value", key, test.p_value, whole)
         if shape == self._first:
-            self._average(x, finite)
-
-    def _measure(self, x: Tensor, finite: Tensor) -> None:
-        """Each image's own numbers, and the phase energies of its group."""
-        for kind in KINDS:
-            tests = lattice_tests(x, self.periods, kind=kind, window=self.window)
-            for period, test in tests.items():
-                self._windows.setdefault(period, test.window)
-                self._keep("contrast", (kind, period), test.contrast, finite)
-                self._keep("p_value", (kind, period), test.p_value, finite)
-                self._keep("share", (kind, period), lattice_share(x, period, kind=kind), finite)
-        for period in self.periods:
-            if holds_two(x.shape[2:], periods_of(period, x.ndim - 2)):
+            self._add("power", (spectra.power(side) / torch.cat(levels)[:, None]).sum(0))
+            self._add("images", whole.sum())
+        for period, size in every.items():
+            if holds_two(shape[1:], size):
                 total, n = self._floors[period]
-                floor = lattice_share_floor(x.shape[2:], period)
-                self._floors[period] = (total + floor * len(x), n + len(x))
-            self._keep("imbalance", period, phase_imbalance(x, period), finite)
-            self._group(period, phase_energy(x, period), finite)
+                self._floors[period] = (total + lattice_share_floor(shape[1:], period) * len(x), n + len(x))
 
-    def _keep(self, name: str, key: object, value: Tensor, finite: Tensor) -> None:
-        self._values.setdefault((name, key), []).append(torch.where(finite, value, float("nan")))
+    def _measure(self, views: Views, every: Mapping[int, tuple[int, ...]], finite: Tensor) -> Tensor:
+        """Everything but the tests of some images; returns their mean power."""
+        for kind in KINDS:
+            groups: dict[tuple[int, ...], list[int]] = {}  # periods with the same view
+            for period, size in every.items():
+                groups.setdefault(() if kind == "signed" else tuple(map(neighbourhood, size)), []).append(period)
+            shares: dict[int, Tensor] = {}
+            for group in groups.values():
+                seen = views.seen(kind, every[group[0]])
+                shares |= dict(zip(group, lattice_shares(seen, [every[p] for p in group]), strict=True))
+            for period in every:
+                self._keep("share", (kind, period), shares[period], finite)
+        for period, size in every.items():
+            relative, weight = relative_energy(views.energy, size)
+            self._keep("imbalance", period, signed_root(unbiased_square(relative, weight)), finite)
+            self._group(period, mean_energy(relative, weight), finite)
+        level = views.energy.flatten(1).mean(1).clamp(min=torch.finfo(torch.float64).tiny)
+        if tuple(views.signal.shape[1:]) == self._first:
+            self._add(
+                "relative_energy", (views.energy.squeeze(1) / level.view(-1, *[1] * (views.energy.ndim - 2))).sum(0)
+            )
+        return level / views.signal.shape[1]
 
-    def _group(self, period: int, energy: Tensor, finite: Tensor) -> None:
-        """Add phase energies `[N *T]` to their groups, in turn."""
-        flat = energy.flatten(1)
+    def _keep(self, name: str, key: object, value: Tensor, finite: Tensor | None = None) -> None:
+        """Note the numbers of some images; NaN where an image is not finite."""
+        value = value if finite is None else torch.where(finite, value, float("nan"))
+        self._values.setdefault((name, key), []).append(value)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self._sums[name,] = self._sums[name,] + value if (name,) in self._sums else value
+
+    def _group(self, period: int, flat: Tensor, finite: Tensor) -> None:
+        """Add phase energies `[N phases]` to their groups, in turn."""
         measured = finite & flat.isfinite().all(1)
         before = self._sums.get(("measured", period), measured.new_zeros((), dtype=torch.long))
         group = (before + measured.cumsum(0) - 1) % GROUPS
@@ -155,23 +189,6 @@ class LatticeStream:
         sums = self._sums.get(("energy", period), flat.new_zeros(GROUPS, flat.shape[1]))
         self._sums["energy", period] = sums.index_add(0, group, flat)
         self._sums["measured", period] = before + measured.sum()
-
-    def _average(self, x: Tensor, finite: Tensor) -> None:
-        """Add to the means over images of the first size."""
-        square = x.square()
-        axes = tuple(range(1, x.ndim))
-        level = square.mean(axes, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-        scaled = x / level.sqrt()
-        self._frequency, profile = radial_profile(scaled)
-        size = min(SPECTRUM_SIDE, *x.shape[2:])
-        for name, value in (
-            ("power", power_spectrum(scaled, size=size).sum(1)),
-            ("profile", profile),
-            ("relative_energy", (square / level).mean(1)),
-            ("images", finite.to(x.dtype)),
-        ):
-            added = value.sum(0)
-            self._sums[name,] = self._sums[name,] + added if (name,) in self._sums else added
 
     def compute(self) -> LatticeStatistics:
         """The statistics of all images so far.
@@ -185,9 +202,11 @@ class LatticeStream:
         def every(name: str) -> dict:
             return {key[1]: torch.cat(parts).cpu() for key, parts in self._values.items() if key[0] == name}
 
-        skipped = ~torch.cat(self._values["finite",]).cpu()
+        skipped = ~torch.cat(self._values["finite", None]).cpu()
         images = self._sums["images",].cpu()
-        means = {n: self._sums[n,].cpu() / images for n in ("power", "profile", "relative_energy")}
+        side = (min(SPECTRUM_SIDE, *self._first[1:]),) * (len(self._first) - 1)
+        power = whole_spectrum(self._sums["power",].cpu() / images, side)
+        frequency, profile = over_rings(power[None])
         energy, mean_energy = {}, {}
         for period in self.periods:
             sums = self._sums["energy", period].cpu()
@@ -208,8 +227,10 @@ class LatticeStream:
             energy=energy,
             mean_energy=mean_energy,
             window=dict(self._windows),
-            frequency=self._frequency.cpu(),
+            power=power,
+            frequency=frequency,
+            profile=profile[0],
+            relative_energy=self._sums["relative_energy",].cpu() / images,
             skipped=int(skipped.sum()),
             first_skipped=int(skipped.nonzero()[0]) if skipped.any() else None,
-            **means,
         )
