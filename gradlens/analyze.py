@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gradlens.models import Model
 
 PURPOSE = "How much of a network's input gradient is checkerboard: a table, figures and a PDF."
+Method = Literal["gradient", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop", "occlusion"]
 
 
 @Parameter(name="*")
@@ -67,6 +68,9 @@ class Config:
     against: Annotated[
         str | None, Parameter(help="Second model in the same report: a name, or a weights file for the same network.")
     ] = None
+    method: Annotated[Method, Parameter(help="What to measure: the gradient, or an attribution by this method.")] = (
+        "gradient"
+    )
     periods: Annotated[
         tuple[int, ...] | None,
         Parameter(help="In pixels; those of the network's strides unless given.", consume_multiple=True),
@@ -121,14 +125,23 @@ def measure_models(config: Config) -> Results:
             raise ValueError(f"--input-size: {info.name!r} does not take {size} ({first_line(error)})") from error
         periods = config.periods or gradients.network_periods(stages, info.input_size[1:])
         _check_periods(periods, info.input_size[1:])
+        stages = stages if config.method == "gradient" else []
         statistics = _collect(model, found, stages, periods, config)
-        tables.append(_tables(statistics, info.name))
+        tables.append(
+            _tables(statistics, info.name, "input-gradient" if config.method == "gradient" else "attribution")
+        )
         arrays |= {f"{index}/{k}": v for k, v in _arrays(statistics, periods, config.window).items()}
         windows = {str(period): list(statistics.gradient.window[period]) for period in periods}
-        entries.append(asdict(info) | {"stages": [asdict(stage) for stage in stages], "windows": windows})
+        entries.append(
+            asdict(info)
+            | {"stages": [asdict(stage) for stage in stages], "windows": windows}
+            | {"examples": statistics.example_names}
+            | {"skipped": statistics.skipped, "first_skipped": statistics.first_skipped}
+        )
     manifest = circumstances() | {
         "command": command(config),
         "config": {k: v for k, v in plain(config).items() if k not in NOT_IN_COMMAND},
+        "method": config.method,
         "models": entries,
         "images": [p.name for p in found],
         "device": str(device),
@@ -166,7 +179,7 @@ def _collect(
 ) -> "GradientStatistics":
     """Stream the photographs through the model."""
     from gradlens.gradients import collect
-    from gradlens.images import batches, fit
+    from gradlens.images import batches, fit_levels
 
     info = model.info
     small = 0
@@ -174,16 +187,23 @@ def _collect(
     def prepare(image: Any) -> Any:
         nonlocal small
         small += min(image.size) < min(info.input_size[1:])
-        return fit(image, info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct)
+        return fit_levels(image, info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct)
 
     with progress(info.name, len(found)) as advance:
         statistics = collect(
             model,
             batches(found, prepare, config.batch_size),
+            method="saliency" if config.method == "gradient" else config.method,
             periods=periods,
             stages=stages,
             window=config.window,
             advance=advance,
+        )
+    if statistics.skipped:
+        what = "gradient" if config.method == "gradient" else "attribution"
+        say(
+            f"left out {statistics.skipped} of {len(statistics.names)} images, {statistics.first_skipped!r} first: the "
+            f"{what} holds NaN or infinity there"
         )
     if small:
         size = " x ".join(map(str, info.input_size[1:]))
@@ -193,16 +213,18 @@ def _collect(
     return statistics
 
 
-def _tables(statistics: "GradientStatistics", name: str) -> "pd.DataFrame":
-    """The rows of the gradient, the photographs and the stages."""
+def _tables(statistics: "GradientStatistics", name: str, subject: str) -> "pd.DataFrame":
+    """The rows of the gradient or attribution, the photographs and the stages."""
     import pandas as pd
 
     from gradlens.compare import measure
 
+    control = statistics.control
+    assert control is not None
     return pd.concat(
         [
-            measure(statistics.gradient, model=name, subject="input-gradient", names=statistics.names),
-            measure(statistics.control, model=name, subject="image", names=statistics.names),
+            measure(statistics.gradient, model=name, subject=subject, names=statistics.names),
+            measure(control, model=name, subject="image", names=statistics.names),
             *(
                 measure(part, model=name, subject="layer-gradient", layer=stage.layer)
                 for stage, part in statistics.layers.items()
@@ -218,6 +240,7 @@ def _arrays(statistics: "GradientStatistics", periods: Sequence[int], window: in
     from gradlens.spectra.statistics import KINDS
 
     gradient, control = statistics.gradient, statistics.control
+    assert control is not None
     arrays = {
         "images": statistics.example_images.float(),
         "gradients": statistics.example_gradients,
@@ -272,9 +295,9 @@ def short_table(folder: Path) -> str:
         lines += [conclusion(told, model), ""]
         lines += [f"{'period':>6}  {'signed':>12}  {'envelope':>12}  {'max / min':>9}  {'photographs':>12}"]
         for period in told.periods(model):
-            rows = [told.contrast(model, "input-gradient", period, kind) for kind in KINDS]
+            rows = [told.contrast(model, told.subject, period, kind) for kind in KINDS]
             cells = ["too small" if isnan(r.value) else f"{number(r.value)} dB {'*' if r.found else ' '}" for r in rows]
-            ratio = told.row(model, "input-gradient", period, "phase_ratio", "phase").value
+            ratio = told.row(model, told.subject, period, "phase_ratio", "phase").value
             control = told.contrast(model, "image", period, "signed").value
             last = "too small" if isnan(control) else f"{number(control)} dB"
             lines += [f"{period:>6}  {cells[0]:>12}  {cells[1]:>12}  {number(ratio):>9}  {last:>12}"]

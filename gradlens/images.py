@@ -94,6 +94,11 @@ def fit(image: Image.Image, input_size: Sequence[int], *, interpolation: str, cr
     Returns:
         `[C H W]` float32 in [0, 1].
     """
+    return fit_levels(image, input_size, interpolation=interpolation, crop_pct=crop_pct).float() / 255
+
+
+def fit_levels(image: Image.Image, input_size: Sequence[int], *, interpolation: str, crop_pct: float) -> Tensor:
+    """As `fit`, in the levels of 8 bits: `[C H W]` uint8, a quarter of the bytes on the way to a GPU."""
     from timm.data.transforms_factory import create_transform
 
     channels = input_size[0]
@@ -104,7 +109,7 @@ def fit(image: Image.Image, input_size: Sequence[int], *, interpolation: str, cr
     pixels = transform(image.convert("L" if channels == 1 else "RGB"))  # uint8, [C H W]
     if pixels.shape[0] != channels:
         raise ValueError(f"input_size: pictures have 1 or 3 channels, the network wants {channels}")
-    return pixels.float() / 255
+    return pixels
 
 
 def batches(

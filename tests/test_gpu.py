@@ -1,10 +1,13 @@
 """On a GPU: the same numbers as on the CPU, on the device they came from."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
 from gradlens import models, spectra
-from gradlens.gradients import collect, input_gradient
+from gradlens.gradients import METHODS, attribute, collect, input_gradient
 from gradlens.probes import stages
 from tests.spectra.measures import MEASURES, noise, planted
 
@@ -39,3 +42,88 @@ def test_gradients_and_statistics_agree_with_the_cpu() -> None:
         a, b = (s.gradient.contrast[kind, 2] for s in (ours, theirs))
         torch.testing.assert_close(a, b, rtol=0, atol=0.1)
     assert next(model.parameters()).device.type == "cpu"
+
+
+def levels(n: int, side: int = 128) -> torch.Tensor:
+    """Seeded 8-bit images on the CPU."""
+    return torch.randint(256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_pinned_8_bit_images_are_those_of_floats_there() -> None:
+    model, images = models.classifier().cuda(), levels(5)
+    found = collect(model, [images[:3], images[3:]], periods=(2,))
+    expected = collect(model, [images[:3].cuda().float() / 255, images[3:].cuda().float() / 255], periods=(2,))
+    assert found.names == expected.names
+    assert torch.equal(found.example_images, expected.example_images)
+    # the order of sums in a backward convolution may differ from run to run
+    for key, value in expected.gradient.contrast.items():
+        torch.testing.assert_close(found.gradient.contrast[key], value, rtol=0, atol=0.1)
+    for key, value in expected.control.contrast.items():
+        torch.testing.assert_close(found.control.contrast[key], value)
+
+
+def test_a_refilled_buffer_does_not_overtake_its_copy() -> None:
+    """The copy to the device is asynchronous: what is pinned must be ours."""
+    images, buffer = levels(40), torch.empty(8, 3, 128, 128, dtype=torch.uint8, pin_memory=True)
+
+    def stream() -> Iterator[torch.Tensor]:
+        for start in range(0, 40, 8):
+            yield buffer.copy_(images[start : start + 8])
+            buffer.zero_()
+
+    model = models.classifier().cuda()
+    found, expected = (collect(model, batches, periods=(2,)) for batches in (stream(), images.split(8)))
+    for key, value in expected.control.contrast.items():
+        torch.testing.assert_close(found.control.contrast[key], value)
+
+
+def test_bfloat16_and_compile_read_as_float32_within_rounding() -> None:
+    """Eight bits of mantissa; a last batch of another size; a network whose weights are trained."""
+    model, images = models.classifier(), levels(7)
+    model.requires_grad_(True)
+    expected = collect(model, images.split(4), periods=(2, 4), device="cuda").gradient
+    for options in ({"dtype": torch.bfloat16}, {"compile": True}, {"dtype": torch.bfloat16, "compile": True}):
+        found = collect(model, images.split(4), periods=(2, 4), device="cuda", **options)
+        assert (found.gradient.count, found.skipped) == (7, 0)
+        for key, value in expected.contrast.items():
+            assert abs(float((found.gradient.contrast[key] - value).mean())) < 1.5, (options, key)
+    assert all(p.requires_grad and p.device.type == "cpu" for p in model.parameters())
+
+
+def test_nothing_waits_for_the_device_but_the_examples() -> None:
+    """No synchronising call from the fifth image to the last; the end reads the results."""
+    model = models.classifier().cuda()
+    batches = [levels(8) for _ in range(6)]
+    collect(model, batches, periods=(2, 4))  # plans are made once
+    done = 0
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += 1
+        torch.cuda.set_sync_debug_mode("error" if 1 <= done < len(batches) else "default")
+
+    try:
+        collect(model, batches, periods=(2, 4), advance=advance)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_gradient_that_is_not_finite_is_counted_there() -> None:
+    model, images = models.classifier().cuda(), levels(6).float() / 255
+    images[4] = float("nan")
+    found = collect(model, images.split(3), periods=(2,))
+    assert (found.skipped, found.first_skipped) == (1, "5")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_attributions_agree_with_the_cpu_and_leave_its_random_state(method: Any) -> None:
+    """In float64, where no convolution is rounded to TF32."""
+    images = levels(2).double() / 255
+    settings: dict[str, Any] = {"steps": 8, "samples": 4, "window": 64, "stride": 32}
+    here = attribute(models.classifier().double(), images, method, **settings)
+    model = models.classifier().double().cuda()
+    state = torch.cuda.get_rng_state()
+    there = attribute(model, images.cuda(), method, **settings)
+    assert there.device.type == "cuda"
+    assert (here - there.cpu()).norm() < 1e-6 * here.norm()
+    assert torch.equal(torch.cuda.get_rng_state(), state)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+import subprocess
+import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from torch import Tensor, nn
 from gradlens import models
 from gradlens.gradients import (
     GradientStatistics,
+    attribute,
     collect,
     input_gradient,
     output_tensor,
@@ -501,22 +506,254 @@ def test_model_in_place_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(model: nn.Module) -> nn.Module:
         raise AssertionError("copied")
 
-    monkeypatch.setattr("gradlens.gradients.copy.deepcopy", refuse)
+    monkeypatch.setattr("gradlens.gradients.stream.copy.deepcopy", refuse)
     collect(Net(), [noise(1, 3, 32, 32)], periods=(2,), device="cpu", dtype=torch.float32)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_gradient_that_is_not_finite_names_its_image(value: float) -> None:
-    class Spoilt(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            factor = torch.where(x.flatten(1).amax(1) > 1, value, 1.0)
-            return x.flatten(1)[:, :4] * factor[:, None]
+class Spoilt(nn.Module):
+    """Linear; the gradient of an image that holds more than 1 is `value`."""
 
-    x = noise(4, 3, 32, 32)
-    x[2, 0, 0, 0] = 2
-    stream = [(["a", "b"], x[:2]), (["c", "d"], x[2:])]
-    with pytest.raises(ValueError, match="the gradient of image 'c'"):
-        collect(Spoilt(), stream, periods=(2,))
+    def __init__(self, value: float = float("nan")) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = torch.where(x.flatten(1).amax(1) > 1, self.value, 1.0)
+        return (x.square().flatten(1) @ torch.eye(x[0].numel(), 4, dtype=x.dtype)) * factor[:, None]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_gradient_that_is_not_finite_is_left_out_and_named(value: float) -> None:
+    x = noise(5, 3, 32, 32)
+    x[0, 0, 0, 0] = x[3, 0, 0, 0] = 2
+    stream = [(["a", "b"], x[:2]), (["c", "d", "e"], x[2:])]
+    found = collect(Spoilt(value), stream, periods=(2,))
+    assert (found.skipped, found.first_skipped, found.names) == (2, "a", ("a", "b", "c", "d", "e"))
+    assert found.gradient.contrast["signed", 2].isnan().tolist() == [True, False, False, True, False]
+    assert found.example_names == ("b", "c", "e")
+    assert torch.equal(found.example_images, x[[1, 2, 4]]) and found.example_gradients.isfinite().all()
+    clean = collect(Spoilt(value), [x[[1, 2, 4]]], periods=(2,))
+    assert (clean.skipped, clean.first_skipped) == (0, None)
+    torch.testing.assert_close(found.gradient.power, clean.gradient.power)
+
+
+def test_only_gradients_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="every image holds NaN or infinity, of 'a' first"):
+        collect(Spoilt(), [(["a", "b"], 2 + noise(2, 3, 32, 32))], periods=(2,))
+
+
+# What comes in
+
+
+def test_images_of_8_bits_are_those_of_floats() -> None:
+    levels = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        whole = torch.float64 if dtype is torch.float64 else torch.float32
+        found, expected = (
+            collect(Net(), [images[:3], images[3:]], periods=(2,), dtype=dtype)
+            for images in (levels, levels.to(whole) / 255)
+        )
+        assert_same(found.gradient, expected.gradient)
+        assert_same(found.control, expected.control)
+        assert torch.equal(found.example_images, levels[:4].to(whole) / 255)
+
+
+def test_other_integers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"batches: .*got torch.int64"):
+        collect(Net(), [torch.ones(2, 3, 32, 32, dtype=torch.int64)])
+
+
+def test_sizes_may_differ() -> None:
+    net = Net().double()
+    sizes = [(48, 48), (32, 40), (48, 48)]
+    stream = [noise(2, 3, *size, seed=seed, dtype=torch.float64) for seed, size in enumerate(sizes)]
+    found = collect(net, stream, periods=(2,), stages=[Stage("c1", (24, 24), (2, 2), "NCHW")])
+    alone = [collect(net, [x], periods=(2,)).gradient.contrast["signed", 2] for x in stream]
+    torch.testing.assert_close(found.gradient.contrast["signed", 2], torch.cat(alone), rtol=1e-9, atol=1e-9)
+    assert found.example_images.shape == (4, 3, 48, 48)
+    assert found.example_names == ("1", "2", "5", "6")
+
+
+def test_the_control_may_be_left_out() -> None:
+    found = collected(Net().double(), 3, control=False)
+    assert found.control is None
+    assert_same(found.gradient, collected(Net().double(), 3).gradient)
+
+
+@pytest.mark.parametrize("method", ["input-x-gradient", "guided-backprop"])
+def test_an_attribution_is_measured_in_place_of_the_gradient(method: Any) -> None:
+    found = collected(Net().double(), 4, method=method)
+    expected = attribute(Net().double(), IMAGES, method)
+    assert_same(found.gradient, lattice_statistics(expected, PERIODS), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.example_gradients, expected[:4].float())
+
+
+def test_an_attribution_has_no_stages() -> None:
+    net = Net()
+    with pytest.raises(ValueError, match="stages: only the gradient passes them, not smoothgrad"):
+        collect(net, [noise(1, 3, 32, 32)], method="smoothgrad", stages=stages(net, (3, 32, 32)))
+
+
+# Channels last
+
+
+@pytest.mark.parametrize("channels_last", [None, True, False])
+def test_channels_last_is_for_networks_of_timm_and_changes_rounding_alone(
+    resnet: models.Model, photos: Tensor, channels_last: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding may route a pool or open a gate differently, as in float64."""
+    seen: list[bool] = []
+    forward = type(resnet.network).forward
+
+    def see(network: nn.Module, x: Tensor) -> Tensor:
+        weight = network.get_parameter("layer1.0.conv1.weight")
+        seen.append(all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, weight)))
+        return forward(network, x)
+
+    monkeypatch.setattr(type(resnet.network), "forward", see)
+    found = collect(resnet, [photos], periods=(2,), channels_last=channels_last)
+    assert seen == [channels_last is not False]
+    assert resnet.network.get_parameter("layer1.0.conv1.weight").is_contiguous()
+    assert distance(found.example_gradients, input_gradient(resnet, photos)) < 1e-3
+
+
+def test_a_network_of_ones_own_may_view_its_maps() -> None:
+    net = Net(lambda y: y.view(len(y), -1)[:, :10])
+    found = collect(net, [noise(2, 3, 32, 32)], periods=(2,), stages=stages(net, (3, 32, 32)))
+    assert found.skipped == 0
+
+
+# Fetching ahead
+
+
+def fetchers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("gradlens-fetch")]
+
+
+def test_batches_are_drawn_by_another_thread_two_ahead_and_it_ends() -> None:
+    drawn: list[threading.Thread] = []
+    seen: list[int] = []
+
+    def stream() -> Any:
+        for image in IMAGES:
+            drawn.append(threading.current_thread())
+            yield image[None]
+
+    def advance(images: int) -> None:
+        seen.append(len(drawn))
+        assert len(fetchers()) == 1
+
+    collect(Net().double(), stream(), periods=(2,), advance=advance)
+    assert threading.main_thread() not in drawn and len(set(drawn)) == 1
+    assert all(done <= ahead <= done + 3 for done, ahead in enumerate(seen))  # one in hand and two ahead
+    assert not fetchers()
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()], ids=repr)
+def test_what_goes_wrong_in_the_stream_comes_through(error: BaseException) -> None:
+    def stream() -> Any:
+        yield IMAGES[:2]
+        raise error
+
+    told: list[int] = []
+    with pytest.raises(type(error)) as raised:
+        collect(Net().double(), stream(), periods=(2,), advance=told.append)
+    assert raised.value is error
+    assert told == [2] and not fetchers()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=repr)
+def test_the_thread_ends_when_the_caller_is_interrupted(error: BaseException) -> None:
+    drawn = 0
+
+    def stream() -> Any:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield IMAGES[:1]
+
+    def advance(images: int) -> None:
+        raise error
+
+    net = Net().double().train()
+    before = state_of(net)
+    with pytest.raises(type(error)):
+        collect(net, stream(), periods=(2,), advance=advance)
+    assert drawn <= 3 and not fetchers()
+    assert state_of(net) == before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def test_the_stream_runs_in_the_grad_mode_of_its_caller(mode: Callable[[], Any]) -> None:
+    modes: list[bool] = []
+
+    def stream() -> Any:
+        modes.append(torch.is_grad_enabled())
+        yield IMAGES
+
+    with mode():
+        collect(Net().double(), stream(), periods=(2,))
+        assert modes == [torch.is_grad_enabled()]
+
+
+# Compiled
+
+
+def test_compiled_network_sees_one_size_of_batch_and_no_trainable_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net().double()
+    before = state_of(net)
+    seen: list[tuple[int, bool]] = []
+
+    def compiled(model: nn.Module) -> nn.Module:
+        def see(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            seen.append((len(inputs[0]), any(p.requires_grad for p in module.parameters())))
+
+        model.register_forward_pre_hook(see)
+        return model
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    found = collected(net, 4, compile=True)
+    monkeypatch.undo()
+    assert seen == [(4, False), (4, False)]
+    assert_same(found.gradient, collected(net, 4).gradient, rtol=1e-9, atol=1e-9)
+    assert state_of(net) == before
+
+
+def test_compiled_network_has_no_attribution() -> None:
+    with pytest.raises(ValueError, match=r"compile: .*leave out stages and method"):
+        collect(Net(), [noise(1, 3, 32, 32)], compile=True, method="guided-backprop")
+
+
+# Memory
+
+MEASURE = """
+import resource, sys, torch
+from gradlens.gradients import collect
+torch.set_num_threads(1)
+net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+generator = torch.Generator().manual_seed(0)
+def stream(n):
+    for _ in range(n // 10):
+        yield torch.randint(256, (10, 3, 64, 64), dtype=torch.uint8, generator=generator)
+found = collect(net, stream(int(sys.argv[1])), periods=(2, 4, 8))
+assert found.gradient.count == int(sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_thousand_images_need_the_memory_of_fifty() -> None:
+    """Peak resident memory of a process of its own; the statistics of an image are about 400 bytes."""
+
+    def peak(images: int) -> int:
+        root = Path(__file__).parents[1]
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(images)], cwd=root, capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    few, many = peak(50), peak(1000)
+    assert many < 1.05 * few
 
 
 @pytest.mark.parametrize("stream", [[], [IMAGES[:0]]], ids=["no batch", "an empty batch"])

@@ -3,7 +3,9 @@
 import io
 import re
 from base64 import b64decode
+from inspect import signature
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -11,12 +13,13 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
+from gradlens import analyze, gradients
 from gradlens.analyze import Config, measure_models, short_table
 from gradlens.compare import contrast
 from gradlens.images import sample
-from gradlens.report import SECTIONS, write_report
+from gradlens.report import SECTIONS, method, write_report
 from gradlens.report.document import code, compile_pdf, paragraph
-from gradlens.report.run import Row, Run, number, p_phrase, probability
+from gradlens.report.run import MEASURED, Row, Run, number, p_phrase, probability
 from gradlens.results import Results
 
 HOSTILE = "#panic(1) $x$ *b* @y <l> \\u{41} [z].png"
@@ -143,6 +146,53 @@ def test_numbers_as_printed(value: float, printed: str) -> None:
 )
 def test_probabilities_as_printed(value: float, printed: str) -> None:
     assert p_phrase(value) == printed
+
+
+def test_an_attribution_is_called_by_its_name(tmp_path: Path) -> None:
+    measure_models(Config(method="guided-backprop", limit=2)).write(tmp_path)
+    write_report(tmp_path)
+    results = Results.read(tmp_path)
+    assert set(results.table["subject"]) == {"attribution", "image"}
+    assert results.manifest["method"] == results.manifest["config"]["method"] == "guided-backprop"
+    assert "--method guided-backprop" in results.manifest["command"]
+    reader = PdfReader(tmp_path / "report.pdf")
+    flat = re.sub(r"\s+", " ", " ".join(page.extract_text() for page in reader.pages))
+    assert "The guided backprop map of resnet18_half" in flat
+    assert "input gradient" not in flat.lower() and "On the way down" not in flat and "Since which layer" not in flat
+    assert reader.metadata is not None
+    assert reader.metadata.title == "How much of this attribution is checkerboard?"
+    assert "The guided backprop map of resnet18_half" in short_table(tmp_path)
+
+
+def test_every_method_is_described_with_its_settings() -> None:
+    """The words give the defaults of `attribute`, which the command uses."""
+    offered = get_args(analyze.Method)
+    assert set(offered) == {"gradient", *gradients.METHODS} - {"saliency"}
+    assert set(method.METHODS) == set(MEASURED) == set(offered)
+    default = {name: str(p.default) for name, p in signature(gradients.attribute).parameters.items()}
+    for name, settings in {"integrated-gradients": ["steps"], "smoothgrad": ["samples", "noise"],
+                           "occlusion": ["window", "stride"]}.items():  # fmt: skip
+        for setting in settings:
+            assert f" {default[setting]} " in method.METHODS[name], (name, setting)
+
+
+def test_an_image_whose_gradient_is_not_finite_is_counted_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture that the network answers with NaN: its name, the number of images and the drawn ones."""
+    config = Config(model="tests.spoilt:network", input_size=(3, 64, 64))
+    measure_models(config).write(tmp_path)
+    assert (
+        "left out 1 of 4 images, 'astronaut' first: the gradient holds NaN or infinity there" in capsys.readouterr().err
+    )
+    write_report(tmp_path)
+    run = Run(Results.read(tmp_path))
+    (entry,) = run.models
+    assert (entry["skipped"], entry["first_skipped"], run.sample) == (1, "astronaut", "3 images")
+    assert run.shown(entry["name"]) == ["chelsea", "coffee", "rocket"]
+    assert {row.n for row in run.rows(entry["name"], "input-gradient", "lattice_contrast", "signed")} == {3}
+    flat = re.sub(r"\s+", " ", " ".join(page.extract_text() for page in PdfReader(tmp_path / "report.pdf").pages))
+    assert f"1 image left out: the gradient of {entry['name']} holds NaN or infinity there." in flat
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:

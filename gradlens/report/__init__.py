@@ -26,7 +26,6 @@ from gradlens.report.run import Run, breakable
 from gradlens.report.sets import Sets
 from gradlens.results import Results, write_whole
 
-TITLE = "How much of this gradient is checkerboard?"
 SETS_TITLE = "How much of these images is checkerboard?"
 
 Drawn = tuple[list[Block], dict[str, bytes]]
@@ -65,7 +64,8 @@ def write_report(folder: Path) -> Path:
     if "models" in results.manifest:
         run = Run(results)
         parts = {name: section(run) for name, section in SECTIONS.items()}
-        title, of, listed = TITLE, run.names, len(run.names) == 1
+        title = f"How much of this {run.word} is checkerboard?"
+        of, listed = run.names, len(run.names) == 1
     elif "sets" in results.manifest:
         sets = Sets(results)
         parts = {name: section(sets) for name, section in SETS_SECTIONS.items()}

@@ -59,7 +59,7 @@ def _comparison(run: Run) -> list[Part]:
 def _verdict(run: Run, model: str) -> list[Part]:
     """The answer in one sentence."""
     finding = run.headline(model)
-    rows = run.rows(model, "input-gradient", "lattice_contrast")
+    rows = run.rows(model, run.subject, "lattice_contrast")
     measured = sorted({row.period for row in rows if not isnan(row.value)})
     if not measured:
         return [
@@ -68,16 +68,16 @@ def _verdict(run: Run, model: str) -> list[Part]:
         ]
     if not finding.significant:
         at = f"the period {measured[0]} px" if len(measured) == 1 else f"{enumeration([str(p) for p in measured])} px"
-        return [strong("No checkerboard found. "), plain(f"The input gradient of {model} shows no lattice at {at}.")]
+        return [strong("No checkerboard found. "), plain(f"The {run.measured} of {model} shows no lattice at {at}.")]
     strength = {row.period: 0.0 for row in rows if row.found}
     for row in rows:
         if row.found:
             strength[row.period] = max(strength[row.period], row.value)
-    row = run.contrast(model, "input-gradient", finding.period, finding.kind)
+    row = run.contrast(model, run.subject, finding.period, finding.kind)
     what = "its lattice" if finding.kind == "signed" else "the lattice of its energy"
     return [
         strong("Yes. "),
-        plain(f"The input gradient of {model} carries a checkerboard of period "),
+        plain(f"The {run.measured} of {model} carries a checkerboard of period "),
         strong(enumeration([f"{period} px ({number(value)} dB)" for period, value in sorted(strength.items())])),
         plain(f". It is strongest at {finding.period} px: there {what} stands "),
         strong(f"{number(row.value)} dB"),
@@ -89,9 +89,9 @@ def _reasons(run: Run, model: str) -> list[list[Part]]:
     """How much, how uneven, since which layer, and what the photographs themselves hold."""
     finding = run.headline(model)
     period, kind = finding.period, finding.kind
-    row = run.contrast(model, "input-gradient", period, kind)
-    part = run.row(model, "input-gradient", period, "lattice_share", kind)
-    floor = run.row(model, "input-gradient", period, "lattice_share_floor", kind)
+    row = run.contrast(model, run.subject, period, kind)
+    part = run.row(model, run.subject, period, "lattice_share", kind)
+    floor = run.row(model, run.subject, period, "lattice_share_floor", kind)
     reasons = [
         [
             strong("How sure. "),
@@ -102,8 +102,19 @@ def _reasons(run: Run, model: str) -> list[list[Part]]:
             ),
         ],
         [strong("How uneven. "), plain(_unevenness(run, model))],
-        [strong("Since which layer. "), plain(_births(run, model))],
     ]
+    if run.method == "gradient":
+        reasons.append([strong("Since which layer. "), plain(_births(run, model))])
+    if run.method == "occlusion":
+        reasons.append(
+            [
+                strong("Beware of the method. "),
+                plain(
+                    "An occlusion moved by 8 px makes a map that is constant in cells of 8 px: a lattice of 8, 4 and 2 px "
+                    "that the network did not write."
+                ),
+            ]
+        )
     held = run.found(model, "image")
     if held or model == run.names[0]:  # once is enough for what two models see of the same pictures
         head = "Beware of the photographs. " if held else "Not the photographs. "
@@ -113,11 +124,11 @@ def _reasons(run: Run, model: str) -> list[list[Part]]:
 
 def _unevenness(run: Run, model: str) -> str:
     measured = [
-        p for p in run.periods(model) if np.isfinite(run.row(model, "input-gradient", p, "phase_ratio", "phase").value)
+        p for p in run.periods(model) if np.isfinite(run.row(model, run.subject, p, "phase_ratio", "phase").value)
     ]
     if not measured:
         return "The images are too small for the energy of the sampling phases to be compared."
-    ratio = run.row(model, "input-gradient", measured[0], "phase_ratio", "phase")
+    ratio = run.row(model, run.subject, measured[0], "phase_ratio", "phase")
     first = (
         f"At period {measured[0]} px the most favoured of {measured[0] ** 2} pixel positions gets {number(ratio.value)} times "
         "the energy of the least. "
@@ -127,8 +138,7 @@ def _unevenness(run: Run, model: str) -> str:
     said = []
     for period in dict.fromkeys((measured[0], measured[-1])):
         value, floor = (
-            run.row(model, "input-gradient", period, metric, "phase")
-            for metric in ("set_imbalance", "set_imbalance_test")
+            run.row(model, run.subject, period, metric, "phase") for metric in ("set_imbalance", "set_imbalance_test")
         )
         said.append(f"{number(value.value, 2)} at {period} px (chance: {number(floor.value, 2)})")
     return f"{first}Imbalance over all positions, 0 being even: {enumeration(said)}."
@@ -147,7 +157,7 @@ def _births(run: Run, model: str) -> str:
         f"{f'between {named(above)} and' if above else 'before'} {named(stage)}"
         for (stage, above), periods in groups.items()
     ]
-    lost = sorted({p for periods in groups.values() for p in periods} - set(run.found(model, "input-gradient")))
+    lost = sorted({p for periods in groups.values() for p in periods} - set(run.found(model, run.subject)))
     end = f" What reaches the image of {enumeration([str(p) for p in lost])} px is no longer seen." if lost else ""
     return (
         "On the way down from the score each period is written by the layers between two stages: "
@@ -178,7 +188,7 @@ def _interval(row: Row) -> str:
 
 @figures.styled
 def _picture(run: Run, model: str) -> bytes:
-    """One photograph, its gradient, a corner of it in whole pixels, and the mean spectrum."""
+    """One photograph, its gradient or attribution, a corner of it in whole pixels, and the mean spectrum."""
     image, gradient = (run.array(model, name)[0] for name in ("images", "gradients"))
     flat = gradient.sum(0)
     flat = flat / max(float(np.sqrt(np.mean(flat**2))), 1e-30)
@@ -188,8 +198,8 @@ def _picture(run: Run, model: str) -> bytes:
     else:
         figure, axes = figures.new_figure(6.7, 2.05, 1, 4, width_ratios=[1, 1, 1, 1.12])
     ax = axes.ravel()
-    figures.draw_picture(ax[0], image, title=_short(run.images[0]))
-    figures.draw_gradient(ax[1], flat, scale=4, title="input gradient")
+    figures.draw_picture(ax[0], image, title=_short(run.shown(model)[0]))
+    figures.draw_gradient(ax[1], flat, scale=4, title=run.measured)
     side = crop_side(flat)
     top, left = ((extent - side) // 2 for extent in flat.shape)
     figures.draw_gradient(ax[2], flat[top : top + side, left : left + side], scale=4, title=f"its central {side} px")
@@ -205,14 +215,14 @@ def _figure(run: Run, model: str, path: str) -> Block:
     finding = run.headline(model)
     ringed = f"; the lattice of {finding.period} px is ringed" if finding.significant else ""
     caption = (
-        f"The gradient of the score, summed over colours, in units of its own rms from \u22124 (blue) to 4 (red); every "
+        f"The {run.measured}, summed over colours, in units of its own rms from \u22124 (blue) to 4 (red); every "
         f"pixel is drawn as a whole square. Last: mean power spectrum over n = {run.sample}, DC in the middle{ringed}."
     )
     if model != run.names[0]:
         caption = f"The same for {model}{ringed}."
     return picture(
         path,
-        alt=f"A photograph, the input gradient of {model}, its centre enlarged, and the mean gradient spectrum{ringed}",
+        alt=f"A photograph, the {run.measured} of {model}, its centre enlarged, and the mean spectrum{ringed}",
         caption=[caption],
         width=0.76 if len(run.names) == 1 else 0.56,
     )

@@ -10,13 +10,13 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = [
         heading("The control"),
         paragraph(
-            "A lattice in the photographs (JPEG blocks, resizing) would reach the gradient. They are measured as the network "
+            f"A lattice in the photographs (JPEG blocks, resizing) would reach the {run.word}. They are measured as the network "
             "sees them, after resizing and cropping.",
             sticky=True,
         ),
         picture(
             path,
-            alt="Contrast of each period in the gradients and in the photographs, signed and envelope",
+            alt=f"Contrast of each period in the {run.word}s and in the photographs, signed and envelope",
             caption=[
                 f"Mean contrast over n = {run.sample}{run.intervals}; filled where p is at most 0.01 "
                 f"and the {run.above} above 0. Compare points of one period; contrasts of two periods have no common scale."
@@ -36,7 +36,7 @@ def _figure(run: Run) -> bytes:
     for ax, kind in zip(axes[0], KINDS, strict=True):
         series = {}
         for model in run.names:
-            for subject, word in (("input-gradient", "gradient"), ("image", "photographs")):
+            for subject, word in ((run.subject, run.word), ("image", "photographs")):
                 label = (
                     f"{word}, {model if len(model) < 32 else f'model {run.names.index(model) + 1}'}"
                     if several
@@ -62,5 +62,5 @@ def _differences(run: Run) -> Block:
     return table(
         {"period, px": "right", "family": "left", "difference, dB": "right", "95 % interval": "left", "n": "right"},
         rows,
-        caption=[f"Contrast of the input gradient: {run.names[0]} minus {run.names[1]}, image by image."],
+        caption=[f"Contrast of the {run.measured}: {run.names[0]} minus {run.names[1]}, image by image."],
     )

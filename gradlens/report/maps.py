@@ -19,9 +19,9 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         blocks.append(
             picture(
                 path,
-                alt=f"For {shown} images: the photograph, the input gradient of {model}, its centre, and the lattice map",
+                alt=f"For {shown} images: the photograph, the {run.measured} of {model}, its centre, and the lattice map",
                 caption=[
-                    f"{model}. The first {shown} of n = {run.sample}. Gradients are summed over colours, each in "
+                    f"{model}. The first {shown} of n = {run.sample}. {run.word.capitalize()}s are summed over colours, each in "
                     "units of its own rms, all on one scale. Right: contrast of the "
                     f"{finding.period} px lattice ({finding.kind}) in each window, half-overlapping; one window alone "
                     "strays by several dB. Made by ",
@@ -48,14 +48,14 @@ def _figure(run: Run, model: str) -> bytes:
         side = crop_side(unit)
         y, x = ((extent - side) // 2 for extent in unit.shape)
         first = row == 0
-        figures.draw_picture(axes[row, 0], image, title=_short(run.images[row]))
-        shown = figures.draw_gradient(axes[row, 1], unit, scale=scale, title="input gradient" if first else "")
+        figures.draw_picture(axes[row, 0], image, title=_short(run.shown(model)[row]))
+        shown = figures.draw_gradient(axes[row, 1], unit, scale=scale, title=run.measured if first else "")
         centre = unit[y : y + side, x : x + side]
         figures.draw_gradient(axes[row, 2], centre, scale=scale, title=f"its central {side} px" if first else "")
         title = f"lattice map, {finding.period} px" if first else ""
         over = figures.draw_lattice_map(axes[row, 3], image, np.nan_to_num(contrast), top=top, title=title)
     assert shown is not None  # a run has at least one image
     assert over is not None
-    figures.add_scale(figure, shown, axes[:, 1:3], "gradient, in units of its rms", pad=0.01)
+    figures.add_scale(figure, shown, axes[:, 1:3], f"{run.word}, in units of its rms", pad=0.01)
     figures.add_scale(figure, over, axes[:, 3], "contrast, dB", aspect=20, pad=0.01)
     return figures.svg(figure)

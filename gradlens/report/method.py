@@ -4,6 +4,18 @@ from gradlens.report.document import Block, code, heading, link, listing, paragr
 from gradlens.report.run import Run, counted
 
 DISTILL = "https://doi.org/10.23915/distill.00003"
+METHODS = {
+    "gradient": "Its gradient is taken with respect to the image in [0, 1].",
+    "input-x-gradient": "Its gradient with respect to the image in [0, 1] is multiplied by the image (Shrikumar et al. 2017).",
+    "integrated-gradients": "Its gradient is averaged over the straight path from black to the image in 50 steps and multiplied "
+    "by the image (Sundararajan et al. 2017).",
+    "smoothgrad": "Its gradient is averaged over 50 copies of the image with normal noise of 0.15 of the image's range "
+    "(Smilkov et al. 2017).",
+    "guided-backprop": "In its gradient with respect to the image each ReLU lets only positive values through (Springenberg et "
+    "al. 2015).",
+    "occlusion": "What it loses when a square of 16 px is black in the image is given to that square, moved by 8 px "
+    "(Zeiler, Fergus 2014).",
+}
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
@@ -11,8 +23,8 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = [
         heading("How it was measured"),
         paragraph(
-            "The score is the largest logit of each image, or a critic's output; its gradient with respect to the image in "
-            "[0, 1] is taken in eval mode and measured as it is: signed, not resized, not clipped."
+            f"The score is the largest logit of each image, or a critic's output, in eval mode. {METHODS[run.method]} It is "
+            "measured as it is: signed, not resized, not clipped."
         ),
         *definitions(),
         heading("Models", 2),
@@ -39,6 +51,13 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks += [
         heading("Images", 2),
         paragraph(*_names(run.images)),
+        *(
+            paragraph(
+                f"{counted(m['skipped'], 'image')} left out: the {run.word} of {m['name']} holds NaN or infinity there."
+            )
+            for m in run.models
+            if m.get("skipped")
+        ),
         heading("Run", 2),
         listing(manifest["command"]),
         paragraph(

@@ -10,7 +10,7 @@ MOST = 6  # columns that fit; the table has all
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
-    blocks: list[Block] = [heading("Who gets the gradient")]
+    blocks: list[Block] = [heading(f"Who gets the {run.word}")]
     drawn: dict[str, bytes] = {}
     for index, model in enumerate(run.names):
         periods = [p for p in run.periods(model) if np.isfinite(run.array(model, f"energy/{p}")).all()]
@@ -20,15 +20,17 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         path = f"figures/phases-{index}.svg"
         drawn[path] = _figure(run, model, periods)
         said = [
-            f"T = {p}: {number(run.row(model, 'input-gradient', p, 'set_imbalance', 'phase').value, 2)} "
+            f"T = {p}: {number(run.row(model, run.subject, p, 'set_imbalance', 'phase').value, 2)} "
             f"({number(run.row(model, 'image', p, 'set_imbalance', 'phase').value, 2)})"
             for p in periods
         ]
-        common = f" Imbalance of the gradients (of the photographs): {'; '.join(said)}." if len(run.images) > 1 else ""
+        common = (
+            f" Imbalance of the {run.word}s (of the photographs): {'; '.join(said)}." if len(run.images) > 1 else ""
+        )
         blocks.append(
             picture(
                 path,
-                alt=f"Phase energies of the input gradients of {model} and of the photographs for periods {periods}",
+                alt=f"Phase energies of the {run.word}s of {model} and of the photographs for periods {periods}",
                 caption=[
                     f"{model}. Mean energy of each of the T x T pixel positions relative to its neighbourhood (1 is even), "
                     f"n = {run.sample}; a column has one scale.{common}"
@@ -45,7 +47,7 @@ def _figure(run: Run, model: str, periods: list[int]) -> bytes:
     for column in range(count, max(count, 4)):
         for ax in axes[:, column]:
             ax.set_axis_off()
-    for row, of in enumerate(("gradient", "photographs")):
+    for row, of in enumerate((run.word, "photographs")):
         axes[row, 0].set_ylabel(of)
     for column, period in enumerate(periods):
         energies = [run.array(model, f"{prefix}energy/{period}") for prefix in ("", "control_")]

@@ -14,11 +14,19 @@ from gradlens.results import Results
 
 KINDS = ("signed", "envelope")
 NBSP = "\u00a0"
+MEASURED = {
+    "gradient": "input gradient",
+    "input-x-gradient": "input x gradient map",
+    "integrated-gradients": "integrated gradients map",
+    "smoothgrad": "SmoothGrad map",
+    "guided-backprop": "guided backprop map",
+    "occlusion": "occlusion map",
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The strongest lattice of a gradient: its period and the family that sees it."""
+    """The strongest lattice of a gradient or attribution: its period and the family that sees it."""
 
     period: int
     kind: str
@@ -63,9 +71,29 @@ class Run:
         return list(self.results.manifest["images"])
 
     @property
+    def method(self) -> str:
+        """What was measured of a model: `gradient`, or a method of attribution."""
+        return self.results.manifest.get("method", "gradient")
+
+    @property
+    def measured(self) -> str:
+        """The same in words, as in "the input gradient of resnet18"."""
+        return MEASURED[self.method]
+
+    @property
+    def word(self) -> str:
+        """The same in one word."""
+        return "gradient" if self.method == "gradient" else "attribution"
+
+    @property
+    def subject(self) -> str:
+        """Its name in the table."""
+        return "input-gradient" if self.method == "gradient" else "attribution"
+
+    @property
     def sample(self) -> str:
-        """How many images, in words: n of every mean over images."""
-        return counted(len(self.images), "image")
+        """How many images were measured, in words: n of every mean over images."""
+        return counted(len(self.images) - max(model.get("skipped", 0) for model in self.models), "image")
 
     @property
     def intervals(self) -> str:
@@ -77,9 +105,9 @@ class Run:
         """What must lie above 0 for a lattice to be found: the interval or, of too few images for one, the contrast."""
         return "interval" if len(self.images) >= LEAST_IMAGES else "contrast"
 
-    def periods(self, model: str, subject: str = "input-gradient") -> list[int]:
-        """The periods measured in a model's input gradient, or in another subject, rising."""
-        table = self.set_rows(model, subject)
+    def periods(self, model: str, subject: str | None = None) -> list[int]:
+        """The periods measured in a model's gradient or attribution, or in another subject, rising."""
+        table = self.set_rows(model, subject or self.subject)
         return sorted({int(p) for p in table["period"]})
 
     def set_rows(self, model: str, subject: str, layer: str = "") -> pd.DataFrame:
@@ -105,15 +133,15 @@ class Run:
         return sorted({row.period for row in self.rows(model, subject, "lattice_contrast", kind) if row.found})
 
     def differences(self) -> list[Row]:
-        """How the contrast of the first model's gradient differs from the second's, at every period of both."""
+        """How the contrast of the first model differs from the second's, at every period of both."""
         t = self.results.table
-        t = t.loc[(t["subject"] == "input-gradient") & (t["metric"] == "lattice_contrast")]
+        t = t.loc[(t["subject"] == self.subject) & (t["metric"] == "lattice_contrast")]
         first, second = (t.loc[t["model"] == name] for name in self.names[:2])
         return [as_row(record) for record in contrast(first, second).to_dict(orient="records")]
 
     def headline(self, model: str) -> Finding:
         """The lattice with the highest contrast among the significant ones, else among all."""
-        rows = [r for r in self.rows(model, "input-gradient", "lattice_contrast") if not np.isnan(r.value)]
+        rows = [r for r in self.rows(model, self.subject, "lattice_contrast") if not np.isnan(r.value)]
         if not rows:
             return Finding(self.periods(model)[0], "signed", significant=False)
         significant = [row for row in rows if row.found]
@@ -131,7 +159,7 @@ class Run:
         """The contrast at a stage of a period in input pixels; None where the stage cannot hold or measure it."""
         if not _holds(stage, period):
             return None
-        subject = "layer-gradient" if stage["layer"] else "input-gradient"
+        subject = "layer-gradient" if stage["layer"] else self.subject
         rows = self.rows(model, subject, "lattice_contrast", kind, stage["layer"])
         own = [row for row in rows if row.period == period // stage["stride"][0] and not np.isnan(row.value)]
         return own[0] if own else None
@@ -154,6 +182,10 @@ class Run:
     def entry(self, model: str) -> dict[str, Any]:
         """What the manifest says of one model."""
         return next(m for m in self.models if m["name"] == model)
+
+    def shown(self, model: str) -> list[str]:
+        """The names of the images that are drawn."""
+        return self.entry(model).get("examples", self.images)
 
     def array(self, model: str, name: str) -> np.ndarray:
         return self.results.arrays[f"{self.names.index(model)}/{name}"]

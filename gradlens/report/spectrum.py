@@ -10,14 +10,14 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = [heading("The spectrum")]
     drawn: dict[str, bytes] = {}
     for index, model in enumerate(run.names):
-        found = run.found(model, "input-gradient")[:4]
+        found = run.found(model, run.subject)[:4]
         path = f"figures/spectrum-{index}.svg"
         drawn[path] = _figure(run, model, found)
         ringed = f"Ringed: the new harmonics of {enumeration([str(p) for p in found])} px. " if found else ""
         blocks.append(
             picture(
                 path,
-                alt=f"Mean power spectrum of the input gradients of {model} and of the photographs, and their radial profiles",
+                alt=f"Mean power spectrum of the {run.word}s of {model} and of the photographs, and their radial profiles",
                 caption=[
                     f"{model}. Mean over n = {run.sample} of the power spectrum, each image divided by its mean "
                     f"power, summed over colours, DC in the middle, one scale. {ringed}The radial profile averages a lattice "
@@ -41,14 +41,14 @@ def _figure(run: Run, model: str, found: list[int]) -> bytes:
     figure, axes = figures.new_figure(6.7, 2.55, 1, 3, width_ratios=[1, 1, 1.05])
     marks = {period: figures.SERIES[number] for number, period in enumerate(found)}
     ax = axes[0]
-    figures.draw_spectrum(ax[0], gradient, low=low, high=high, marks=marks, title="input gradient")
+    figures.draw_spectrum(ax[0], gradient, low=low, high=high, marks=marks, title=run.measured)
     ax[0].set_ylabel("cycles / px")
     drawn = figures.draw_spectrum(ax[1], control, low=low, high=high, marks={}, title="photographs")
     ax[1].set_yticks([])
     figures.add_scale(figure, drawn, ax[:2], "power, dB", shrink=0.6, pad=0.06)
     frequency = run.array(model, "frequency")
     profiles = {
-        "input gradient": (run.array(model, "profile"), figures.GRADIENT),
+        run.measured: (run.array(model, "profile"), figures.GRADIENT),
         "photographs": (run.array(model, "control_profile"), figures.CONTROL),
     }
     figures.draw_profile(ax[2], frequency, profiles)

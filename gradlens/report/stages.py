@@ -8,6 +8,8 @@ from gradlens.report.run import KINDS, Run, named
 
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
+    if run.method != "gradient":
+        return [], {}
     blocks: list[Block] = [
         heading("On the way down"),
         paragraph(

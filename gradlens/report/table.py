@@ -6,8 +6,6 @@ from gradlens.report.answer import explained
 from gradlens.report.document import Block, code, heading, pagebreak, paragraph, table
 from gradlens.report.run import KINDS, Run, number, probability, share, span
 
-SUBJECTS = {"input-gradient": "input gradient", "image": "photographs"}
-
 
 def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = [
@@ -17,9 +15,9 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         paragraph("All of them, and each image's own, are in ", code("table.csv"), " beside this report."),
     ]
     for model in run.names:
-        for subject, title in SUBJECTS.items():
+        for subject, title in {run.subject: run.measured, "image": "photographs"}.items():
             blocks += [
-                heading(f"{model}, {title}" if len(run.names) > 1 else title.capitalize(), 2),
+                heading(f"{model}, {title}" if len(run.names) > 1 else f"{title[0].upper()}{title[1:]}", 2),
                 contrasts(run, model, subject),
                 phases(run, model, subject),
             ]

@@ -1,0 +1,224 @@
+"""What does measuring cost? Gradients with their statistics, and the metrics alone, each beside its peer in one process.
+
+On any device: `collect` against the bare autograd loop of the same network and batches, and the metrics of a batch
+against one backward pass of a ResNet-18 through it. On a GPU also `collect` of the compiled network in bfloat16 against
+captum's `Saliency` in float32. Weights are random. The two sides alternate, and so does which goes first; a pair gives a
+ratio, of which the median and the quartiles are told: other work on the machine slows both. Run:
+`python -m analyses.speed`, on a GPU `python -m analyses.speed --device cuda`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from cyclopts import Parameter
+from torch import Tensor, nn
+
+from gradlens.console import application, progress, say
+from gradlens.console import run as run_command
+from gradlens.gradients import collect
+from gradlens.models import Model, classifier
+from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder
+from gradlens.spectra import lattice_statistics
+
+PERIODS = (2, 4, 8, 16, 32)
+Prepare = Callable[[], Callable[[], object]]  # does what is not timed and returns what is
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Config:
+    """What to time."""
+
+    networks: Annotated[tuple[str, ...], Parameter(help="Against the autograd loop.", consume_multiple=True)] = (
+        "resnet50",
+        "resnet18",
+    )
+    _: KW_ONLY
+    on_gpu: Annotated[
+        tuple[str, ...], Parameter(help="Against captum, where the device is a GPU.", consume_multiple=True)
+    ] = ("resnet50", "convnext_tiny", "vit_small_patch16_224")
+    side: Annotated[int, Parameter(help="Of the images, in pixels.")] = 224
+    batch_size: Annotated[int, Parameter(help="Of the gradients against the autograd loop.")] = 8
+    large_batch: Annotated[int, Parameter(help="Of the metrics, and against captum.")] = 64
+    batches: Annotated[int, Parameter(help="In one timing.")] = 2
+    pairs: Annotated[int, Parameter(help="Timings of both sides.")] = 9
+    device: Annotated[str, Parameter(help="cpu, cuda.")] = "cpu"
+    seed: Annotated[int, Parameter(help="Of weights and images.")] = 0
+    out: Annotated[Path | None, Parameter(help="Folder of this run; runs/speed-N unless given.")] = None
+    force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two ways to do a thing with `images` images, and at most which share of the peer's time ours may take."""
+
+    model: str
+    ours: str
+    do: Prepare
+    peer: str
+    do_peer: Prepare
+    images: int
+    bar: float
+
+
+def run(config: Config) -> Results:
+    """For each case the seconds of both sides and their ratio: median, quartiles, number of pairs; on a GPU images/s."""
+    device = torch.device(config.device)
+    rows: list[dict] = []
+    cases = list(_cases(config, device))
+    with progress("speed", len(cases) * config.pairs) as advance:
+        for case in cases:
+            rows += _rows(case, _timed(case, config.pairs, device, advance))
+    manifest = circumstances() | {
+        "command": "python -m analyses.speed" + (f" --device {device}" if device.type != "cpu" else ""),
+        "seed": config.seed,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+    }
+    return Results(pd.DataFrame(rows).reindex(columns=list(COLUMNS)), {}, manifest)
+
+
+def _cases(config: Config, device: torch.device) -> Iterator[Case]:
+    for name in config.networks:
+        model, images = _network(name, config, device), _images(config, config.batch_size)
+        yield Case(
+            f"{name}, {config.side} px, batch {config.batch_size}",
+            "collect",
+            lambda model=model, images=images: lambda: collect(model, images, periods=PERIODS, control=False),
+            "autograd loop",
+            lambda model=model, images=images: lambda: _loop(model, images, device),
+            config.batch_size * config.batches,
+            bar=1.05,
+        )
+    model = _network("resnet18", config, device)
+    images = _unit(_images(config, config.large_batch)[0], device)
+    yield Case(
+        f"resnet18, {config.side} px, batch {config.large_batch}",
+        "lattice_statistics",
+        lambda: lambda: lattice_statistics(images, PERIODS),
+        "backward pass",
+        lambda: _backward(model, images),
+        config.large_batch,
+        bar=0.25,
+    )
+    for name in config.on_gpu if device.type == "cuda" else ():
+        large = _images(config, config.large_batch)
+        model = _network(name, config, device)
+        half = cast(nn.Module, torch.compile(_network(name, config, device).bfloat16()))
+        yield Case(
+            f"{name}, {config.side} px, batch {config.large_batch}",
+            "collect, bfloat16, compiled",
+            lambda half=half, large=large: lambda: collect(half, large, periods=PERIODS, control=False),
+            "captum Saliency, float32",
+            lambda model=model, large=large: lambda: _captum(model, large, device),
+            config.large_batch * config.batches,
+            bar=1 / 6,
+        )
+
+
+def _network(name: str, config: Config, device: torch.device) -> Model:
+    model = classifier(name, weights="random", seed=config.seed, input_size=(3, config.side, config.side))
+    return model.to(device)
+
+
+def _images(config: Config, size: int) -> list[Tensor]:
+    """Batches `[size 3 side side]` of noise, uint8, on the CPU."""
+    generator = torch.Generator().manual_seed(config.seed)
+    shape = (size, 3, config.side, config.side)
+    return [torch.randint(256, shape, dtype=torch.uint8, generator=generator) for _ in range(config.batches)]
+
+
+def _unit(images: Tensor, device: torch.device) -> Tensor:
+    return images.to(device).float() / 255
+
+
+def _loop(model: nn.Module, batches: Sequence[Tensor], device: torch.device) -> None:
+    """The gradients of the largest logits, and nothing else."""
+    for batch in batches:
+        images = _unit(batch, device).requires_grad_()
+        torch.autograd.grad(model(images).amax(1).sum(), images)
+
+
+def _backward(model: nn.Module, images: Tensor) -> Callable[[], object]:
+    leaf = images.clone().requires_grad_()
+    value = model(leaf).amax(1).sum()
+    return lambda: torch.autograd.grad(value, leaf)
+
+
+def _captum(model: nn.Module, batches: Sequence[Tensor], device: torch.device) -> None:
+    from captum.attr import Saliency
+
+    saliency = Saliency(lambda images: model(images).amax(1))
+    for batch in batches:
+        saliency.attribute(_unit(batch, device).requires_grad_(), abs=False)
+
+
+def _timed(case: Case, pairs: int, device: torch.device, advance: Callable[[], None]) -> np.ndarray:
+    """Seconds of ours and of the peer, `[pairs 2]`, after one warming run of each."""
+
+    def seconds(prepare: Prepare) -> float:
+        work = prepare()
+        _wait(device)
+        start = perf_counter()
+        work()
+        _wait(device)
+        return perf_counter() - start
+
+    sides = (case.do, case.do_peer)
+    for side in sides:
+        seconds(side)
+    times = np.empty((pairs, 2))
+    for pair in range(pairs):
+        for side in (0, 1) if pair % 2 == 0 else (1, 0):
+            times[pair, side] = seconds(sides[side])
+        advance()
+    return times
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _rows(case: Case, times: np.ndarray) -> list[dict]:
+    plain: dict[str, Any] = {"model": case.model, "subject": "speed", "layer": "", "image": "", "n": len(times)}
+
+    def row(kind: str, metric: str, values: np.ndarray, unit: str) -> dict:
+        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+        return plain | {"kind": kind, "metric": metric, "value": median, "low": low, "high": high, "unit": unit}
+
+    rows = [row(f"{case.ours} / {case.peer}", "ratio", times[:, 0] / times[:, 1], "1")]
+    rows.append(plain | {"kind": f"{case.ours} / {case.peer}", "metric": "bar", "value": case.bar, "unit": "1"})
+    for kind, seconds in ((case.ours, times[:, 0]), (case.peer, times[:, 1])):
+        rows += [row(kind, "time", seconds, "s"), row(kind, "rate", case.images / seconds, "images/s")]
+    return rows
+
+
+def main() -> None:
+    """The command line."""
+    app = application("python -m analyses.speed", "Gradients with statistics and metrics, timed beside their peers.")
+
+    @app.default
+    def launch(config: Config = Config()) -> int:
+        target = run_folder(config.out, "speed")
+        with new_run(target, "speed", force=config.force) as folder:
+            results = run(config)
+            results.write(folder)
+        shown = results.table.loc[
+            results.table["metric"] != "rate", ["model", "kind", "metric", "value", "low", "high"]
+        ]
+        print(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
+        say(f"results: {target}")
+        return 0
+
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

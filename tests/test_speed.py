@@ -1,0 +1,48 @@
+"""The timing analysis runs both sides and tells the ratio of each pair."""
+
+import numpy as np
+import pytest
+import torch
+
+from analyses.speed import Case, Config, _rows, _timed, run
+from gradlens.results import COLUMNS
+
+
+def test_every_case_has_its_rows() -> None:
+    config = Config(("test_resnet",), side=64, batch_size=2, large_batch=2, batches=1, pairs=3)
+    table = run(config).table
+    assert list(table.columns) == list(COLUMNS)
+    assert list(dict.fromkeys(table["model"])) == ["test_resnet, 64 px, batch 2", "resnet18, 64 px, batch 2"]
+    ratios = table[table["metric"] == "ratio"]
+    assert ratios["kind"].tolist() == ["collect / autograd loop", "lattice_statistics / backward pass"]
+    assert (table.loc[table["metric"] != "bar", "n"] == 3).all()
+    assert (ratios["low"] <= ratios["value"]).all() and (ratios["value"] <= ratios["high"]).all()
+    assert table.loc[table["metric"] == "bar", "value"].tolist() == [1.05, 0.25]
+
+
+def test_sides_alternate_after_a_warming_run_and_preparation_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, log = [0.0], []
+    monkeypatch.setattr("analyses.speed.perf_counter", lambda: clock[0])
+
+    def side(name: str, seconds: float) -> object:
+        def prepare() -> object:
+            clock[0] += 100
+
+            def work() -> None:
+                log.append(name)
+                clock[0] += seconds
+
+            return work
+
+        return prepare
+
+    case = Case("net", "ours", side("ours", 3.0), "peer", side("peer", 2.0), 8, 1.05)  # type: ignore[arg-type]
+    times = _timed(case, 3, torch.device("cpu"), lambda: None)
+    assert log == ["ours", "peer", "ours", "peer", "peer", "ours", "ours", "peer"]
+    np.testing.assert_array_equal(times, [[3, 2]] * 3)
+    rows = {(row["kind"], row["metric"]): row["value"] for row in _rows(case, times)}
+    assert rows == {
+        ("ours / peer", "ratio"): 1.5, ("ours / peer", "bar"): 1.05,
+        ("ours", "time"): 3.0, ("peer", "time"): 2.0,
+        ("ours", "rate"): 8 / 3, ("peer", "rate"): 4.0,
+    }  # fmt: skip
