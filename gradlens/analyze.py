@@ -221,8 +221,8 @@ def _arrays(statistics: "GradientStatistics", periods: Sequence[int], window: in
         "relative_energy": gradient.relative_energy,
     }
     for period in periods:
-        arrays[f"energy/{period}"] = gradient.energy[period].mean(0)
-        arrays[f"control_energy/{period}"] = control.energy[period].mean(0)
+        arrays[f"energy/{period}"] = gradient.mean_energy[period]
+        arrays[f"control_energy/{period}"] = control.mean_energy[period]
         for kind in KINDS:
             contrast = lattice_map(statistics.example_gradients, period, kind=kind, window=window)
             arrays[f"lattice_map/{kind}/{period}"] = contrast.float()

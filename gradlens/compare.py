@@ -14,7 +14,6 @@ from scipy import stats
 from gradlens.results import COLUMNS
 from gradlens.spectra import (
     LatticeStatistics,
-    lattice_share_floor,
     phase_ratio,
     set_imbalance,
     set_imbalance_test,
@@ -99,38 +98,48 @@ def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
 
 
 def fisher(p_values: np.ndarray) -> float:
-    """The joint p of independent tests by Fisher's method; NaN if any is.
+    """The joint p of independent tests by Fisher's method; those without a p do not count, NaN if there is none.
 
     Example:
         >>> round(fisher(np.array([0.05, 0.05])), 4)
         0.0175
     """
-    if np.isnan(p_values).any():
+    p_values = p_values[~np.isnan(p_values)]
+    if not len(p_values):
         return float("nan")
     return float(stats.chi2.sf(-2 * np.log(p_values).sum(), 2 * len(p_values)))
 
 
 def _set_rows(statistics: LatticeStatistics, period: int) -> list[dict]:
     """The rows of the whole set at one period; p not yet adjusted."""
-    n = statistics.count
     rows = []
     for kind in ("signed", "envelope"):
         values, p_values = (field[kind, period].numpy() for field in (statistics.contrast, statistics.p_value))
         low, high = interval(values)
         joint = fisher(p_values)
-        rows.append(_row(period, kind, "lattice_contrast", values.mean(), "dB", n=n, low=low, high=high, p=joint))
+        mean, n = _mean(values)
+        rows.append(_row(period, kind, "lattice_contrast", mean, "dB", n=n, low=low, high=high, p=joint))
         share = statistics.share[kind, period].numpy()
         low, high = interval(share)
-        rows.append(_row(period, kind, "lattice_share", share.mean(), "1", n=n, low=low, high=high))
-        rows.append(_row(period, kind, "lattice_share_floor", lattice_share_floor(statistics.size, period), "1", n=n))
+        mean, n = _mean(share)
+        rows.append(_row(period, kind, "lattice_share", mean, "1", n=n, low=low, high=high))
+        rows.append(_row(period, kind, "lattice_share_floor", statistics.share_floor[period], "1", n=n))
     energy = statistics.energy[period]
     low, high = _imbalance_interval(energy.flatten(1).numpy() - 1)
     floor, p_value = set_imbalance_test(energy)
-    imbalance = float(set_imbalance(energy))
+    imbalance, n = float(set_imbalance(energy)), _mean(statistics.imbalance[period].numpy())[1]
     rows.append(_row(period, "phase", "set_imbalance", imbalance, "1", n=n, low=low, high=high, p=p_value))
     rows.append(_row(period, "phase", "set_imbalance_test", floor, "1", n=n))
-    rows.append(_row(period, "phase", "phase_ratio", float(phase_ratio(energy)), "1", n=n))
+    rows.append(
+        _row(period, "phase", "phase_ratio", float(phase_ratio(statistics.mean_energy[period][None])), "1", n=n)
+    )
     return rows
+
+
+def _mean(values: np.ndarray) -> tuple[float, int]:
+    """The mean of those values that were measured, and their number; without any NaN, and all there are."""
+    measured = values[~np.isnan(values)]
+    return (float(measured.mean()), len(measured)) if len(measured) else (float("nan"), len(values))
 
 
 def _image_rows(statistics: LatticeStatistics, names: Sequence[str]) -> list[dict]:

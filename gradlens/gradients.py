@@ -9,14 +9,13 @@ because in eval mode the images of a batch do not touch.
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from gradlens.probes import Probe, Stage, undisturbed
-from gradlens.spectra import LatticeStatistics, joined, lattice_statistics
+from gradlens.spectra import LatticeStatistics, LatticeStream
 
 Score = Callable[[Any], Tensor]
 EXAMPLES = 4
@@ -160,57 +159,40 @@ def collect(
     if compile and stages:
         raise ValueError("compile: the layers of a compiled network cannot be probed; leave out stages")
     run = cast(nn.Module, torch.compile(model)) if compile else model
-    parts: list[GradientStatistics] = []
-    numbers = count(1)
+    own = {stage: stage_periods(stage, periods) for stage in stages}
+    layers = {stage: LatticeStream(p, window=window) for stage, p in own.items() if p}
+    gradient, control = (LatticeStream(periods, window=window) for _ in range(2))
+    names: list[str] = []
+    examples: list[tuple[Tensor, Tensor]] = []
     for batch in batches:
-        labels, images = ([str(next(numbers)) for _ in batch], batch) if isinstance(batch, Tensor) else batch
+        labels, images = (
+            ([str(len(names) + n + 1) for n in range(len(batch))], batch) if isinstance(batch, Tensor) else batch
+        )
         if len(labels) != len(images):
             raise ValueError(f"batches: {len(labels)} names for {len(images)} images")
-        if len(images):
-            found, inside = _gradients(run, images.to(device, dtype), score, [stage.layer for stage in stages])
-            _check_finite(found, labels)
-            parts.append(_measured(labels, images, found, inside, periods, stages, window))
-            advance(len(labels))
-    if not parts:
-        raise ValueError("batches: must hold at least one image")
-    return _together(parts)
-
-
-def _measured(
-    names: Sequence[str],
-    images: Tensor,
-    gradient: Tensor,
-    inside: Mapping[str, Tensor],
-    periods: Sequence[int],
-    stages: Sequence[Stage],
-    window: int,
-) -> GradientStatistics:
-    """One batch measured: its gradients at the input and `inside`, by layer, and the images themselves."""
-    layers = {}
-    for stage in stages:
-        if own := stage_periods(stage, periods):
+        if not len(images):
+            continue
+        images = images.to(device)
+        found, inside = _gradients(run, images.to(dtype), score, [stage.layer for stage in stages])
+        _check_finite(found, labels)
+        gradient.update(found)
+        control.update(images)
+        for stage, stream in layers.items():
             value = inside[stage.layer]
-            value = value.movedim(-1, 1) if stage.layout == "NHWC" else value
-            layers[stage] = lattice_statistics(value, own, window=window)
+            stream.update(value.movedim(-1, 1) if stage.layout == "NHWC" else value)
+        shown = EXAMPLES - len(examples)
+        examples += [(i.cpu().clone(), g.float().cpu()) for i, g in zip(images[:shown], found[:shown], strict=True)]
+        names += labels
+        advance(len(labels))
+    if not names:
+        raise ValueError("batches: must hold at least one image")
     return GradientStatistics(
         names=tuple(names),
-        gradient=lattice_statistics(gradient, periods, window=window),
-        control=lattice_statistics(images, periods, window=window),
-        layers=layers,
-        example_images=images[:EXAMPLES].cpu().clone(),
-        example_gradients=gradient[:EXAMPLES].float().cpu(),
-    )
-
-
-def _together(parts: Sequence[GradientStatistics]) -> GradientStatistics:
-    """The statistics of all the batches of `parts`."""
-    return GradientStatistics(
-        names=tuple(name for part in parts for name in part.names),
-        gradient=joined([part.gradient for part in parts]),
-        control=joined([part.control for part in parts]),
-        layers={stage: joined([part.layers[stage] for part in parts]) for stage in parts[0].layers},
-        example_images=torch.cat([part.example_images for part in parts[:EXAMPLES]])[:EXAMPLES],
-        example_gradients=torch.cat([part.example_gradients for part in parts[:EXAMPLES]])[:EXAMPLES],
+        gradient=gradient.compute(),
+        control=control.compute(),
+        layers={stage: stream.compute() for stage, stream in layers.items()},
+        example_images=torch.stack([image for image, _ in examples]),
+        example_gradients=torch.stack([gradient for _, gradient in examples]),
     )
 
 

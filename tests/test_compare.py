@@ -179,8 +179,9 @@ def test_fisher_is_scipys(p_values: list[float]) -> None:
     assert fisher(np.array(p_values)) == pytest.approx(stats.combine_pvalues(p_values).pvalue, rel=1e-9)
 
 
-def test_fisher_of_nan_is_nan() -> None:
-    assert math.isnan(fisher(np.array([0.1, math.nan])))
+def test_fisher_leaves_out_what_has_no_p() -> None:
+    assert fisher(np.array([0.1, math.nan, 0.2])) == fisher(np.array([0.1, 0.2]))
+    assert math.isnan(fisher(np.array([math.nan])))
 
 
 # Intervals
@@ -375,6 +376,8 @@ def test_a_table_differs_from_itself_by_nothing(table: pd.DataFrame) -> None:
 def test_energy_of_a_replaced_field_is_what_is_reported(statistics: LatticeStatistics) -> None:
     planted = torch.ones(4, 2, 2, dtype=torch.float64)
     planted[:, 0, 0], planted[:, 1, 1] = 1.5, 0.5
-    found = measure(replace(statistics, periods=(2,), energy={2: planted}), model="", subject="")
+    found = measure(
+        replace(statistics, periods=(2,), energy={2: planted}, mean_energy={2: planted[0]}), model="", subject=""
+    )
     assert row(found, 2, "phase", "set_imbalance").value == pytest.approx(math.sqrt(0.125))
     assert row(found, 2, "phase", "phase_ratio").value == pytest.approx(3.0)

@@ -316,7 +316,7 @@ def assert_same(found: LatticeStatistics, expected: LatticeStatistics, *, rtol: 
             if isinstance(b, Tensor):
                 torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True)
             else:
-                assert a == b, name
+                assert a == (pytest.approx(b, rel=1e-12) if isinstance(b, float) else b), name
 
 
 IMAGES = noise(6, 3, 48, 48, dtype=torch.float64)

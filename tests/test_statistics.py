@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Iterable
+from dataclasses import fields
 
 import pytest
 import torch
 from torch import Tensor
 
 from gradlens import spectra
-from gradlens.spectra import LatticeStatistics, joined, lattice_statistics
-from gradlens.spectra.statistics import KINDS
+from gradlens.spectra import LatticeStatistics, LatticeStream, lattice_statistics
+from gradlens.spectra.statistics import GROUPS, KINDS
 
 PERIODS = (2, 3, 4)
 
@@ -37,12 +38,19 @@ def assert_same(found: LatticeStatistics, expected: LatticeStatistics) -> None:
         a, b = getattr(found, field.name), getattr(expected, field.name)
         if isinstance(b, Tensor):
             same(a, b)
-        elif field.name in ("periods", "channels", "size", "count", "window"):
+        elif not isinstance(b, dict) or field.name in ("window", "share_floor"):
             assert a == b, field.name
         else:
             assert list(a) == list(b), field.name
             for key in b:
                 same(a[key], b[key])
+
+
+def streamed(batches: Iterable[Tensor], periods: tuple[int, ...] = PERIODS) -> LatticeStatistics:
+    stream = LatticeStream(periods)
+    for batch in batches:
+        stream.update(batch)
+    return stream.compute()
 
 
 # Fields
@@ -120,8 +128,9 @@ def test_scale_of_an_image_does_not_weigh(whole: LatticeStatistics) -> None:
 
 def test_every_image_weighs_the_same_in_uneven_batches() -> None:
     one, two = noise(1, 1, 16, 16, seed=1), noise(1, 1, 16, 16, seed=2)
-    parts = [lattice_statistics(one, (2,)), lattice_statistics(torch.cat([two, two, two]), (2,))]
-    same(joined(parts).power, (parts[0].power + 3 * parts[1].power) / 4)
+    parts = [one, torch.cat([two, two, two])]
+    powers = [lattice_statistics(part, (2,)).power for part in parts]
+    same(streamed(parts, (2,)).power, (powers[0] + 3 * powers[1]) / 4)
 
 
 def test_image_without_energy_spoils_nothing() -> None:
@@ -143,50 +152,79 @@ def test_statistics_are_float64_of_any_dtype() -> None:
     assert_same(found, expected)
 
 
-# Joining
+# Streams
 
 
-@pytest.mark.parametrize("sizes", [(5,), (1, 4), (2, 2, 1), (1, 1, 1, 1, 1)])
-def test_joined_parts_are_the_whole(sizes: tuple[int, ...], whole: LatticeStatistics) -> None:
-    assert_same(joined([lattice_statistics(part, PERIODS) for part in IMAGES.split(sizes)]), whole)
+@pytest.mark.parametrize("sizes", [(5,), (1, 4), (2, 2, 1), (1, 1, 1, 1, 1), (0, 5)])
+def test_batches_make_the_whole(sizes: tuple[int, ...], whole: LatticeStatistics) -> None:
+    assert_same(streamed(IMAGES.split(sizes)), whole)
 
 
 def test_order_of_images_is_kept(whole: LatticeStatistics) -> None:
-    back = joined([lattice_statistics(IMAGES[3:], PERIODS), lattice_statistics(IMAGES[:3], PERIODS)])
+    back = streamed([IMAGES[3:], IMAGES[:3]])
     same(back.contrast["signed", 2], whole.contrast["signed", 2].roll(2, 0))
 
 
-def test_nothing_to_join_is_refused() -> None:
+def test_nothing_streamed_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        joined([])
+        LatticeStream((2,)).compute()
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [({"periods": (2,)}, r"\(2,\)"), ({"channels": 1}, "1, "), ({"size": (32, 32)}, r"\(32, 32\)")],
-    ids=["periods", "channels", "size"],
-)
-def test_parts_that_differ_are_refused(change: dict, words: str, whole: LatticeStatistics) -> None:
-    with pytest.raises(ValueError, match=f"periods, channels, size and window must agree.*{words}"):
-        joined([whole, replace(whole, **change)])
+@pytest.mark.parametrize("shape", [(1, 36, 48), (3, 36), (3, 8, 36, 48)], ids=["channels", "1-D", "3-D"])
+def test_images_of_other_channels_or_axes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"channels and axes of the first, \(3, 36, 48\), got"):
+        streamed([IMAGES, noise(1, *shape)])
+
+
+def test_sizes_may_differ(whole: LatticeStatistics) -> None:
+    small, other = noise(2, 3, 6, 6, seed=1), noise(1, 3, 64, 40, seed=2)
+    found = streamed([IMAGES, small, other])
+    apart = [whole, lattice_statistics(small, PERIODS), lattice_statistics(other, PERIODS)]
+    assert (found.count, found.size, found.window) == (8, (36, 48), whole.window)
+    for field in ("contrast", "p_value", "share", "imbalance"):
+        for key, value in getattr(found, field).items():
+            same(value, torch.cat([getattr(part, field)[key] for part in apart]))
+    assert found.contrast["signed", 4][5:7].isnan().all() and found.share["signed", 2][5:7].isfinite().all()
+    for field in ("power", "profile", "relative_energy"):  # of the first size alone
+        same(getattr(found, field), getattr(whole, field))
+    same(found.energy[4], torch.cat([whole.energy[4], apart[2].energy[4]]))
+    assert found.share_floor[4] == pytest.approx((5 * whole.share_floor[4] + apart[2].share_floor[4]) / 6)
+
+
+def test_an_image_that_is_not_finite_is_counted_and_left_out(whole: LatticeStatistics) -> None:
+    spoilt = noise(2, 3, 36, 48, seed=3)
+    spoilt[0, 0, 0, 0], spoilt[1, 2, 5, 7] = float("nan"), float("inf")
+    found = streamed([IMAGES[:2], spoilt, IMAGES[2:]])
+    assert (found.count, found.skipped, found.first_skipped) == (7, 2, 2)
+    assert (whole.skipped, whole.first_skipped) == (0, None)
+    for key, value in found.contrast.items():
+        assert value[2:4].isnan().all()
+        same(torch.cat([value[:2], value[4:]]), whole.contrast[key])
+    for field in ("power", "profile", "relative_energy"):
+        same(getattr(found, field), getattr(whole, field))
+    for period in PERIODS:
+        same(found.energy[period], whole.energy[period])
+        same(found.mean_energy[period], whole.energy[period].mean(0))
+
+
+def test_phase_energies_beyond_the_groups_are_their_means() -> None:
+    images = noise(GROUPS + 3, 1, 8, 8)
+    found = streamed(images.split(100), (2,))
+    own = spectra.phase_energy(images, 2)
+    assert found.energy[2].shape == (GROUPS, 2, 2)
+    same(found.energy[2][:3], (own[:3] + own[GROUPS:]) / 2)
+    same(found.energy[2][3:], own[3:GROUPS])
+    same(found.mean_energy[2], own.mean(0))
 
 
 @pytest.mark.parametrize(
     ("x", "error"),
     [
         (torch.ones(1, 1, 8, 8, dtype=torch.uint8), TypeError),
-        (torch.full((1, 1, 8, 8), float("nan")), ValueError),
         (torch.ones(8, 8), ValueError),
     ],
-    ids=["uint8", "NaN", "no batch"],
+    ids=["uint8", "no batch"],
 )
 def test_what_is_no_signal_is_refused(x: Tensor, error: type[Exception]) -> None:
     with pytest.raises(error):
         lattice_statistics(x, (2,))
-
-
-@pytest.mark.parametrize("window", [16, 64])
-def test_parts_of_another_window_are_refused(window: int) -> None:
-    parts = [lattice_statistics(noise(1, 1, 64, 64), (2,), window=w) for w in (32, window)]
-    with pytest.raises(ValueError):
-        joined(parts)

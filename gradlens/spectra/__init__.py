@@ -24,13 +24,13 @@ from gradlens.spectra.significance import (
     lattice_test,
     lattice_tests,
 )
-from gradlens.spectra.statistics import LatticeStatistics, joined, lattice_statistics
+from gradlens.spectra.statistics import LatticeStatistics, LatticeStream, lattice_statistics
 
 __all__ = [
     "LatticeStatistics",
+    "LatticeStream",
     "LatticeTest",
     "RadialProfile",
-    "joined",
     "lattice_contrast",
     "lattice_lines",
     "lattice_loss",

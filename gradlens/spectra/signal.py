@@ -30,15 +30,25 @@ def as_signal(x: Tensor, *, name: str = "x") -> Tensor:
         TypeError: `x` is no floating-point tensor.
         ValueError: `x` is not `[N C *spatial]` with 1 to 3 spatial axes, is empty, or holds NaN or infinity.
     """
+    check_shape(x, name=name)
+    finite = x.detach().isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise ValueError(f"{name}: image {int((~finite).nonzero()[0])} holds NaN or infinity")
+    return in_float64(x)
+
+
+def check_shape(x: Tensor, *, name: str = "x") -> None:
+    """Raise a TypeError or ValueError unless `x` is a floating-point `[N C *spatial]` with 1 to 3 spatial axes."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: must be a torch.Tensor, got {type(x).__name__}; torch.as_tensor converts an array")
     if not x.is_floating_point():
         raise TypeError(f"{name}: must be floating point, got {x.dtype}; uint8 images become x / 255")
     if not 3 <= x.ndim <= 5 or 0 in x.shape[1:]:
         raise ValueError(f"{name}: must be [N C *spatial] with 1 to 3 spatial axes, none empty, got {list(x.shape)}")
-    finite = x.detach().isfinite().flatten(1).all(1)
-    if not finite.all():
-        raise ValueError(f"{name}: image {int((~finite).nonzero()[0])} holds NaN or infinity")
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """`x` in float64, on the CPU where its device has none."""
     if x.device.type in WITHOUT_FLOAT64:
         _say_fallback(x.device.type)
         x = x.cpu()
