@@ -5,17 +5,28 @@ image -> model -> probe -> gradient -> spectrum -> comparison -> report. Torch i
 
 import json
 import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from itertools import chain, takewhile
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from gradlens.console import application, progress, run, say
-from gradlens.results import Results, circumstances, new_run, run_folder
+from gradlens.console import (
+    SMALLER,
+    Interrupted,
+    application,
+    deliver,
+    in_batches_that_fit,
+    out_of_memory,
+    progress,
+    run,
+    say,
+    stoppable,
+)
+from gradlens.results import Results, circumstances, new_run, put_beside, run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +90,7 @@ def analyze(config: Config) -> Path:
 
     Raises:
         ValueError, OSError: something asked for cannot be had; the message names it and the remedy.
+        Interrupted: after Ctrl-C; what was measured is kept, beside an earlier run.
     """
     _check_early(config)
     target = run_folder(config.out, "analyze")
@@ -86,9 +98,21 @@ def analyze(config: Config) -> Path:
         say(f"gradlens: analysing {config.model}; loading PyTorch")
         from gradlens.report import write_report
 
-        measure_models(config).write(folder)
+        results = measure_models(config)
+        results.write(folder)
+        partial = results.manifest["partial"]
         say("drawing the report")
-        write_report(folder)
+        try:
+            write_report(folder)
+        except KeyboardInterrupt:
+            if partial:
+                raise
+            partial = True
+            say("measured to the end, but without a report: gradlens report draws it")
+        if partial and target.is_dir() and any(target.iterdir()):
+            target = put_beside(folder, target, "partial")
+    if partial:
+        raise Interrupted(target)
     return target
 
 
@@ -97,32 +121,41 @@ def measure_models(config: Config) -> Results:
     import pandas as pd
     import torch
 
-    from gradlens import gradients, probes
+    from gradlens import gradients
     from gradlens.images import photographs
 
     found = photographs(config.images, limit=config.limit)
     device = _device(config.device)
     tables, arrays, entries = [], {}, []
-    for index, model in enumerate(_models(config)):
-        info = model.info
-        model.to(device, getattr(torch, config.dtype))
-        try:
-            stages = probes.stages(model, info.input_size)
-        except RuntimeError as error:
-            size = " x ".join(map(str, info.input_size))
-            raise ValueError(f"--input-size: {info.name!r} does not take {size} ({_first_line(error)})") from error
-        periods = config.periods or gradients.network_periods(stages, info.input_size[1:])
-        _check_periods(periods, info.input_size[1:])
-        statistics = _collect(model, found, stages, periods, config)
-        tables.append(_tables(statistics, info.name))
-        arrays |= {f"{index}/{k}": v for k, v in _arrays(statistics, periods, config.window).items()}
-        windows = {str(period): list(statistics.gradient.window[period]) for period in periods}
-        entries.append(asdict(info) | {"stages": [asdict(stage) for stage in stages], "windows": windows})
+    names: tuple[str, ...] = ()
+    unreadable: dict[str, str] = {}
+    models = _models(config)
+    with stoppable() as stopped:
+        for index, model in enumerate(models):
+            info = model.info
+            stages = _stages(model, device, config.dtype)
+            periods = config.periods or gradients.network_periods(stages, info.input_size[1:])
+            _check_periods(periods, info.input_size[1:])
+            statistics = _collect(model, found, stages, periods, config, unreadable, stopped)
+            if statistics is None or (index and len(statistics.names) < len(names)):
+                break  # what is half measured cannot be held against what is whole
+            names = statistics.names
+            tables.append(_tables(statistics, info.name))
+            arrays |= {f"{index}/{k}": v for k, v in _arrays(statistics, periods, config.window).items()}
+            windows = {str(period): list(statistics.gradient.window[period]) for period in periods}
+            entries.append(asdict(info) | {"stages": [asdict(stage) for stage in stages], "windows": windows})
+    if not tables:
+        raise KeyboardInterrupt
+    if unreadable:
+        say(_left_out(unreadable, len(found)))
     manifest = circumstances() | {
         "command": command(config),
         "config": {k: v for k, v in _plain(config).items() if k not in NOT_IN_COMMAND},
         "models": entries,
-        "images": [p.name for p in found],
+        "images": list(names),
+        "skipped": [{"name": name, "reason": reason} for name, reason in unreadable.items()],
+        "partial": len(tables) < len(models) or len(names) + len(unreadable) < len(found),
+        "asked": {"models": len(models), "images": len(found)},
         "device": str(device),
         "dtype": config.dtype,
         "seed": config.seed,
@@ -153,10 +186,42 @@ def _models(config: Config) -> "list[Model]":
     return [first, second]
 
 
+def _stages(model: "Model", device: Any, dtype: str) -> list:
+    """The stages of `model`, once it is on `device` and has taken an image of its size.
+
+    Raises:
+        ValueError: it does not take that size, or the device has too little memory.
+    """
+    import torch
+
+    from gradlens import probes
+
+    try:
+        model.to(device, getattr(torch, dtype))
+        return probes.stages(model, model.info.input_size)
+    except Exception as error:  # a network raises what it likes on a size that it was not made for
+        if out_of_memory(error):
+            raise ValueError(
+                f"--device: {str(device)!r} has too little memory for {model.info.name!r} and one image; {SMALLER}"
+            ) from error
+        size = " x ".join(map(str, model.info.input_size))
+        reason = _first_line(error)
+        raise ValueError(f"--input-size: {model.info.name!r} does not take {size} in {dtype} ({reason})") from error
+
+
 def _collect(
-    model: "Model", found: Sequence, stages: Sequence, periods: Sequence[int], config: Config
-) -> "GradientStatistics":
-    """Stream the photographs through the model."""
+    model: "Model",
+    found: Sequence,
+    stages: Sequence,
+    periods: Sequence[int],
+    config: Config,
+    unreadable: dict[str, str],
+    stopped: Callable[[], bool],
+) -> "GradientStatistics | None":
+    """Stream the photographs through the model until it is `stopped`; None if that comes before the first of them.
+
+    Names of pictures that do not read, and why, are added to `unreadable`.
+    """
     from gradlens.gradients import collect
     from gradlens.images import batches, fit
 
@@ -168,21 +233,42 @@ def _collect(
         small += min(image.size) < min(info.input_size[1:])
         return fit(image, info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct)
 
-    with progress(info.name, len(found)) as advance:
-        statistics = collect(
-            model,
-            batches(found, prepare, config.batch_size),
-            periods=periods,
-            stages=stages,
-            window=config.window,
-            advance=advance,
-        )
+    def measure(batch_size: int) -> "GradientStatistics | None":
+        nonlocal small
+        small = 0
+        stream = batches(found, prepare, batch_size, leave_out=unreadable.__setitem__)
+        first = next(stream)
+        if stopped():
+            return None
+        with progress(info.name, len(found)) as advance:
+            return collect(
+                model,
+                chain([first], takewhile(lambda _: not stopped(), stream)),
+                periods=periods,
+                stages=stages,
+                window=config.window,
+                advance=advance,
+            )
+
+    try:
+        statistics = in_batches_that_fit(measure, config.batch_size, config.device)
+    except RuntimeError as error:
+        where = f"{config.dtype} on {config.device}"
+        raise ValueError(f"model: {info.name!r} gives no gradient in {where} ({_first_line(error)})") from error
     if small:
         size = " x ".join(map(str, info.input_size[1:]))
         say(
             f"{small} of {len(found)} images are smaller than {size} px and were enlarged: their spectra are a resizer's"
         )
     return statistics
+
+
+def _left_out(unreadable: dict[str, str], count: int) -> str:
+    """What is said of pictures that do not read: how many of `count`, the first three by name, and why."""
+    named = ", ".join(f"{name!r} ({reason})" for name, reason in list(unreadable.items())[:3])
+    more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+    was = "was" if len(unreadable) == 1 else "were"
+    return f"{len(unreadable)} of {count} images could not be read and {was} left out: {named}{more}"
 
 
 def _tables(statistics: "GradientStatistics", name: str) -> "pd.DataFrame":
@@ -239,9 +325,11 @@ def _device(name: str) -> Any:
 
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"--device: {name!r} is not to be had here ({_first_line(error)})") from error
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"--device: {name!r} is not to be had here ({_first_line(error)}); without it the cpu is used"
+        ) from error
     return device
 
 
@@ -262,6 +350,8 @@ def _check_early(config: Config) -> None:
 
 
 def _check_periods(periods: Sequence[int], size: Sequence[int]) -> None:
+    if not periods:
+        raise ValueError(f"--input-size: {' x '.join(map(str, size))} px hold no period; give 4 x 4 px or more")
     wrong = [p for p in periods if p < 2 or 2 * p > min(size)]
     if wrong:
         raise ValueError(
@@ -302,7 +392,7 @@ def short_table(folder: Path) -> str:
     from gradlens.report.run import KINDS, SIGNIFICANCE, Run, counted, number
 
     told = Run(Results.read(folder))
-    lines = []
+    lines = [_partial(told.results.manifest)] if told.results.manifest.get("partial") else []
     for model in told.names:
         lines += [conclusion(told, model), ""]
         lines += [f"{'period':>6}  {'signed':>12}  {'envelope':>12}  {'max / min':>9}  {'photographs':>12}"]
@@ -321,16 +411,24 @@ def short_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def _partial(manifest: Mapping[str, Any]) -> str:
+    """The first line about a run that Ctrl-C ended."""
+    asked, models = manifest["asked"], len(manifest["models"])
+    which = f", {models} of {asked['models']} models" if asked["models"] > 1 else ""
+    return f"Partial: interrupted after {len(manifest['images'])} of {asked['images']} images{which}.\n"
+
+
 def finish(folder: Path, *, as_json: bool) -> None:
     """Print what a run found: data on stdout, the path of the PDF on stderr."""
     results = Results.read(folder)
     if as_json:
         table = json.loads(results.table.to_json(orient="records", double_precision=10) or "[]")
-        print(json.dumps({"out": str(folder), "table": table, "manifest": results.manifest}, ensure_ascii=False))
+        told = {"out": str(folder), "table": table, "manifest": results.manifest}
+        deliver(json.dumps(told, ensure_ascii=False))
         return
-    print(short_table(folder))
-    sys.stdout.flush()
-    say(f"report: {folder / 'report.pdf'}")
+    deliver(short_table(folder))
+    if (folder / "report.pdf").exists():
+        say(f"report: {folder / 'report.pdf'}")
 
 
 def build_app(name: str = "gradlens analyze") -> App:
@@ -339,7 +437,13 @@ def build_app(name: str = "gradlens analyze") -> App:
 
     @app.default
     def launch(config: Config = Config()) -> int:
-        finish(analyze(config), as_json=config.json)
+        try:
+            folder = analyze(config)
+        except Interrupted as stop:
+            finish(stop.folder, as_json=config.json)
+            say(f"interrupted: what was measured is kept in {str(stop.folder)!r}")
+            return 130
+        finish(folder, as_json=config.json)
         return 0
 
     return app

@@ -177,10 +177,10 @@ def check_free(target: Path, *, force: bool) -> None:
 def put_beside(work: Path, target: Path, ending: str) -> Path:
     """Move a finished `work` to the first free name beside `target`, `target-ENDING` or `target-ENDING-N`; that name."""
     name, number = f"{_shortened(target.name)}-{ending}", 1
-    beside = target.with_name(name)
+    beside = work.with_name(name)
     while beside.exists():
         number += 1
-        beside = target.with_name(f"{name}-{number}")
+        beside = work.with_name(f"{name}-{number}")
     return work.rename(beside)
 
 
