@@ -172,6 +172,9 @@ def _models(config: Config) -> "list[Model]":
         "seed": config.seed, "input_size": config.input_size, "mean": config.mean, "std": config.std,
         "drop_first": config.drop_first, "model_args": config.model_args,
     }  # fmt: skip
+    for name, weights in ((config.model, config.weights), (config.against, "pretrained")):
+        if name is not None and (source := models.fetched_from(name, weights)):
+            say(f"fetching the weights of {name} from {source}")
     first = models.load(config.model, weights=config.weights, **options)
     if config.against is None:
         return [first]
