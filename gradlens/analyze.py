@@ -346,6 +346,8 @@ def _check_early(config: Config) -> None:
     for name, value in (("limit", config.limit), ("batch_size", config.batch_size), ("window", config.window)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: must be at least 1, got {value}")
+    if not 0 <= config.seed < 2**63:
+        raise ValueError(f"seed: must be from 0 to 2**63 - 1, got {config.seed}")
     if config.images is not None and not config.images.exists():
         raise ValueError(f"images: there is no file or folder {str(config.images)!r}")
     if config.weights not in ("pretrained", "random") and not Path(config.weights).is_file():
@@ -355,6 +357,9 @@ def _check_early(config: Config) -> None:
 def _check_periods(periods: Sequence[int], size: Sequence[int]) -> None:
     if not periods:
         raise ValueError(f"--input-size: {' x '.join(map(str, size))} px hold no period; give 4 x 4 px or more")
+    twice = [p for p in periods if periods.count(p) > 1]
+    if twice:
+        raise ValueError(f"--periods: {twice[0]} px stands twice")
     wrong = [p for p in periods if p < 2 or 2 * p > min(size)]
     if wrong:
         raise ValueError(

@@ -78,16 +78,11 @@ def application(name: str, purpose: str) -> App:
         default_parameter=Parameter(negative=()),
         config=config_file,
         help_format="plaintext",  # Markdown costs 0.1 s
-        error_formatter=_sentence,
+        print_error=False,
+        exit_on_error=False,  # a mistyped flag is refused like everything else
+        suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-
-
-def _sentence(error: CycloptsError) -> Any:
-    """A mistyped flag is refused like everything else: in one line."""
-    from rich.text import Text
-
-    return Text(f"gradlens: {' '.join(str(error).split())}", no_wrap=True, overflow="ignore")
 
 
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -100,7 +95,7 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         raise ValueError(f"--config: there is no file {str(path)!r}")
     try:
         loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--config: {path.name!r} is no TOML file ({error})") from error
     Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
 
@@ -115,7 +110,7 @@ def run(app: Callable[..., Any], arguments: Sequence[str] | None = None) -> None
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, CycloptsError) as error:
         say(f"gradlens: {' '.join(str(error).split())}")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

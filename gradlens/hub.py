@@ -59,8 +59,8 @@ def build(
     if not is_known(name):
         names = [*near, *timm.list_models(), *timm.list_pretrained()]
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"; near names: {', '.join(close)}" if close else ""
-        raise ValueError(f"model: {name!r} is neither bundled, a file, module:factory, nor timm's{hint}")
+        hint = f"near names: {', '.join(close)}" if close else "gradlens ls models says what may be named"
+        raise ValueError(f"model: {name!r} is neither bundled, a file, module:factory, nor timm's; {hint}")
     if state is not None and "num_classes" not in arguments:
         head = timm.get_pretrained_cfg_value(name, "classifier")
         head = head if isinstance(head, str) else (head or [""])[0]

@@ -6,6 +6,7 @@ network sees them, as the control of every gradient.
 """
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def photographs(source: Path | None = None, *, limit: int | None = None) -> list
     if source is None:
         return [Photograph(name, lambda name=name: sample(name)) for name in SAMPLES][:limit]
     if source.is_dir():
-        files = islice(_files(source), limit)
+        files = islice(_files(source), limit and min(limit, sys.maxsize))
         found = [Photograph(_name(p.relative_to(source)), lambda p=p: open_image(p)) for p in files]
         if not found:
             raise ValueError(f"images: {str(source)!r} holds no picture ({', '.join(sorted(SUFFIXES))})")
@@ -197,7 +198,7 @@ def batches(
     if batch_size < 1:
         raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
     prepared = ((name, prepare(image)) for name, image in _read(found, leave_out))
-    while part := list(islice(prepared, batch_size)):
+    while part := list(islice(prepared, min(batch_size, len(found)))):
         yield [name for name, _ in part], torch.stack([image for _, image in part])
 
 

@@ -114,12 +114,13 @@ def new_run(out: Path | None, command: str, *, force: bool) -> Iterator[Path]:
         OSError: `out` may not be written, or there is no room.
     """
     target = run_folder(out, command)
-    place = target.resolve() if target.is_symlink() else target
-    missing = [folder for folder in place.parents if not folder.exists()]
+    with _naming(target, FULL | FORBIDDEN):
+        place = target.resolve() if target.is_symlink() else target
+        missing = [folder for folder in place.parents if not folder.exists()]
+        _sweep(place)
+        check_free(target, force=force)
     try:
         with _naming(target, FULL | FORBIDDEN):
-            _sweep(place)
-            check_free(target, force=force)
             place.parent.mkdir(parents=True, exist_ok=True)
             work, lock = _hidden(place, UNFINISHED)
         try:

@@ -436,7 +436,7 @@ def test_an_unknown_name_gives_near_ones(name: str, near: str) -> None:
 
 
 def test_a_name_near_nothing_gives_none() -> None:
-    with pytest.raises(ValueError, match=r"nor timm's$"):
+    with pytest.raises(ValueError, match=r"nor timm's; gradlens ls models says what may be named$"):
         models.classifier("zzzzzz")
 
 
