@@ -130,7 +130,7 @@ def _reason(error: Exception) -> str:
     """Why a pickle was not read, without torch's advice to trust it."""
     if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"it holds {code[1]}, and gradlens reads without running code; save the state dict alone"
-    if "eights only" in str(error):
+    if "eights only" in str(error) or "torch.jit" in str(error):  # it advises to trust the file
         return "it is no pickle of tensors"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
