@@ -101,8 +101,8 @@ def analyze(config: Config) -> Path:
         results = measure_models(config)
         results.write(folder)
         partial = results.manifest["partial"]
-        say("drawing the report")
         try:
+            say("drawing the report")
             write_report(folder)
         except KeyboardInterrupt:
             if partial:

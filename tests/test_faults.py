@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -200,6 +201,15 @@ def no_privilege() -> Iterator[None]:
 
 
 @contextmanager
+def offline() -> Iterator[None]:
+    """As with HF_HUB_OFFLINE=1, which is read when the hub's library is loaded, and nothing fetched before."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as empty:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", empty)
+        yield
+
+
+@contextmanager
 def small_disk() -> Iterator[None]:
     """No file may grow over 2 kB."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -249,6 +259,14 @@ CASES = {
         ["analyze", "net:Net", "--input-size", "3", "2", "2"], ("--input-size: 2 x 2 px hold no period",)
     ),
     # weights
+    "an offline hub": Case(
+        ["analyze", "test_resnet"],
+        (
+            "fetching the weights of test_resnet from ",
+            "/timm/test_resnet.r160_in1k gave none (HF_HUB_OFFLINE is set); give --weights FILE or --weights random",
+        ),
+        around=offline,
+    ),
     "no such weights": Case(["analyze", "--weights", "w.pth"], ("there is no file 'w.pth'",)),
     "weights that are a folder": Case(
         ["analyze", "--weights", "used"], ("weights: there is no file 'used'",), run_at("used")
@@ -566,7 +584,15 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in found}
 
 
-PROGRESS = ("gradlens: analysing ", "net:", "test_", "resnet", "drawing the report", "too little memory on ")
+PROGRESS = (
+    "gradlens: analysing ",
+    "net:",
+    "test_",
+    "resnet",
+    "drawing the report",
+    "fetching ",
+    "too little memory on ",
+)
 
 
 @pytest.mark.parametrize("case", CASES)

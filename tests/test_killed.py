@@ -261,26 +261,25 @@ def test_ctrl_c_while_the_report_is_drawn_keeps_the_measurements(place: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("force", [True, False], ids=["force", "new"])
-def test_an_analysis_killed_at_ten_moments_leaves_whole_runs(force: bool, place: Path) -> None:
-    words = [*MEASURE, "--model-args.seconds", "0.01", "--out", "run", *(["--force"] if force else [])]
+def test_an_analysis_killed_at_ten_moments_leaves_whole_runs(place: Path) -> None:
+    words = [*MEASURE, "--model-args.seconds", "0.01", "--out"]
     began = time.monotonic()
-    child = start(*words, folder=place)
-    assert child.communicate() and child.returncode == 0
-    whole_time = time.monotonic() - began
+    assert start(*words, "run", folder=place).wait() == 0
+    length = time.monotonic() - began
     wanted = {p.name: p.read_bytes() for p in (place / "run").iterdir() if p.is_file()}
-    moments = random.Random(force)
+    moments = random.Random(0)
     for kill in range(KILLS):
-        if not force:
-            (place / "run").rename(place / f"kept-{kill}") if (place / "run").exists() else None
-        child = start(*words, folder=place)
-        time.sleep(whole_time * (moments.uniform(0, 1) if kill % 2 else moments.uniform(0.8, 1.02)))
+        where = ["run", "--force"] if kill % 2 else [f"run{kill}"]
+        child = start(*words, *where, folder=place)
+        time.sleep(length * (moments.uniform(0, 1) if kill % 4 < 2 else moments.uniform(0.8, 1.02)))
         child.kill()
-        child.communicate()
-        if force or (place / "run").exists():
-            assert {p.name: p.read_bytes() for p in (place / "run").iterdir() if p.is_file()} == wanted
-    child = start(*MEASURE, "--out", "run", "--force", folder=place)
-    assert child.communicate() and child.returncode == 0
+        child.wait()
+        for run in place.glob("run*"):
+            assert {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()} == wanted
+        assert (place / "run").exists()
+    for name in ("run", *(f"run{kill}" for kill in range(0, KILLS, 2))):
+        with new_run(place / name, "analyze", force=True):
+            pass
     assert not hidden(place)
 
 
