@@ -272,6 +272,41 @@ def null_fits(lengths: Bin, periods: Bin, axes: Bin, also: tuple[Bin, ...]) -> t
     return tuple(found for found in fits if found is not None)
 
 
+# What is known of a spectrum without a lattice
+
+
+@cache
+def shape_and_law(k: Bin, lengths: Bin, box: Bin | None) -> tuple[float, float]:
+    """log of |1 - D|^2 and, by half the ratio of the two, the power law, each as a Hann window shows it at bin k."""
+    shares = [{0: 1.0} if n <= 2 else {-1: 1 / 6, 0: 4 / 6, 1: 1 / 6} for n in lengths]
+    flat = steep = 0.0
+    for step in itertools.product(*shares):
+        part = math.prod(share[o] for share, o in zip(shares, step, strict=True))
+        frequency = [(a + o) % n / n for a, o, n in zip(k, step, lengths, strict=True)]
+        square = max(sum(math.sin(math.pi * f) ** 2 for f in frequency), (math.pi / max(lengths)) ** 2)
+        gain = 1.0
+        if box is not None:
+            mean = 1.0
+            for f, side in zip(frequency, box, strict=True):
+                mean *= sum(weight * math.cos(2 * math.pi * f * place) for place, weight in taps(side).items())
+            gain = (1 - mean) ** 2
+        flat += part * gain
+        steep += part * gain / square
+    flat, steep = (math.log(max(level, 1e-9)) for level in (flat, steep))
+    return flat, (flat - steep) / 2
+
+
+def trend(log_power: Array, fits: set[Bin], lengths: Bin, box: Bin | None) -> Array:
+    """Shape and power law that fit the log power at the bins `fits`, each weighted by 1 / |f|^D."""
+    known = {k: shape_and_law(k, lengths, box) for k in every(lengths)}
+    law = np.array([known[k][1] for k in fits])
+    level = np.array([log_power[k] - known[k][0] for k in fits])
+    steepness = 0.0
+    if np.ptp(law) > 0:
+        steepness = np.polyfit(law, level, 1, w=np.exp(-len(lengths) * law / 2))[0]
+    return np.array([shape + steepness * power for shape, power in known.values()]).reshape(lengths)
+
+
 # Contrast
 
 
@@ -289,30 +324,45 @@ class Line:
         return DECIBEL * (self.excess - float(self.pool.mean()))
 
 
-def lines_of(seen_as: Spectrum, lengths: Bin, periods: Bin, also: tuple[Bin, ...] = ()) -> list[Line]:
+def axes_of(harmonic: Bin) -> Bin:
+    return tuple(axis for axis, k in enumerate(harmonic) if k)
+
+
+def lines_of(
+    seen_as: Spectrum, lengths: Bin, periods: Bin, also: tuple[Bin, ...] = (), box: Bin | None = None
+) -> list[Line]:
     """Every new harmonic, one of each conjugate pair."""
     half = seen_as.power[..., : lengths[-1] // 2 + 1]
     floor = 1e-12 * half.mean() if half.any() else 1.0
     power = seen_as.power + floor
-    log_power = np.log(power)
+    harmonics = one_of_each_pair(new_harmonics(periods), periods)
+    pools = {axes: null_fits(lengths, periods, axes, also) for axes in map(axes_of, harmonics)}
+    fits = {k for axes in pools for k in null_bins(lengths, periods, axes, also)}
+    known = trend(np.log(power), fits, lengths, box) if half.any() else np.zeros(lengths)
+    log_power = np.log(power) - known
     lines = []
-    for harmonic in one_of_each_pair(new_harmonics(periods), periods):
-        axes = tuple(axis for axis, k in enumerate(harmonic) if k)
+    for harmonic in harmonics:
+        axes = axes_of(harmonic)
         real = all(2 * k in (0, period) for k, period in zip(harmonic, periods, strict=True))
         at = tuple(k * n // period for k, n, period in zip(harmonic, lengths, periods, strict=True))
         found = fit(at, lengths, periods, axes)
         assert found is not None, (harmonic, lengths)
         pool = []
-        for null in null_fits(lengths, periods, axes, also):
-            level = null.background(log_power)
+        for null in pools[axes]:
+            level = null.background(log_power) + known[null.at]
             if real:
                 part = seen_as.square[null.at].real
                 pool += [math.log(power[null.at] + part) - level, math.log(power[null.at] - part) - level]
             else:
-                pool.append(log_power[null.at] - level)
+                pool.append(math.log(power[null.at]) - level)
         excess = float(log_power[at]) - found.background(log_power)
         lines.append(Line(harmonic, excess, np.array(pool), (axes, real)))
     return lines
+
+
+def box_of(kind: str, periods: Bin) -> Bin | None:
+    """The square that an envelope is relative to."""
+    return tuple(map(neighbourhood, periods)) if kind == "envelope" else None
 
 
 def lattice_contrast(
@@ -322,7 +372,7 @@ def lattice_contrast(
     lengths = window_lengths(image.shape[1:], periods, window)
     if lengths is None:
         return math.nan
-    lines = lines_of(spectrum(seen(image, kind, periods), lengths), lengths, periods, also)
+    lines = lines_of(spectrum(seen(image, kind, periods), lengths), lengths, periods, also, box_of(kind, periods))
     return sum(line.contrast for line in lines) / len(lines)
 
 
@@ -331,7 +381,8 @@ def lattice_lines(image: Array, periods: Bin, *, kind: str = "signed", window: i
     table = np.full(periods, np.nan)
     lengths = window_lengths(image.shape[1:], periods, window)
     if lengths is not None:
-        for line in lines_of(spectrum(seen(image, kind, periods), lengths), lengths, periods):
+        seen_as = spectrum(seen(image, kind, periods), lengths)
+        for line in lines_of(seen_as, lengths, periods, box=box_of(kind, periods)):
             table[line.harmonic] = line.contrast
             table[tuple(-k % period for k, period in zip(line.harmonic, periods, strict=True))] = line.contrast
     return table
@@ -346,7 +397,7 @@ def lattice_map(image: Array, periods: Bin, *, kind: str = "signed", window: int
     steps = [len(window_starts(size, length)) for size, length in zip(image.shape[1:], lengths, strict=True)]
     table = np.zeros(steps)
     for number, at in enumerate(every(steps)):
-        lines = lines_of(spectrum(signal, lengths, only=number), lengths, periods)
+        lines = lines_of(spectrum(signal, lengths, only=number), lengths, periods, box=box_of(kind, periods))
         table[at] = sum(line.contrast for line in lines) / len(lines)
     return table
 
@@ -358,21 +409,20 @@ def lattice_p_value(
     kind: str = "signed",
     window: int = 32,
     also: tuple[Bin, ...] = (),
+    stretch: float,
     draws: int = 20_000,
 ) -> float:
-    """Share of means of resampled null deviations, stretched by sqrt(1 + 2.25 n / M), that reach the contrast."""
+    """Share of means of resampled null deviations, times `stretch`, that reach the contrast."""
     lengths = window_lengths(image.shape[1:], periods, window)
     if lengths is None:
         return math.nan
-    lines = lines_of(spectrum(seen(image, kind, periods), lengths), lengths, periods, also)
+    lines = lines_of(spectrum(seen(image, kind, periods), lengths), lengths, periods, also, box_of(kind, periods))
     statistic = sum(line.excess - line.pool.mean() for line in lines) / len(lines)
     generator = np.random.default_rng(0)
     drawn = np.zeros(draws)
     for line in lines:
-        n = sum(other.group == line.group for other in lines)
-        deviation = (line.pool - line.pool.mean()) * math.sqrt(1 + 2.25 * n / len(line.pool))
-        drawn += generator.choice(deviation, draws) / len(lines)
-    return (1 + int((drawn >= statistic).sum())) / (draws + 1)
+        drawn += generator.choice(line.pool - line.pool.mean(), draws) / len(lines)
+    return (1 + int((stretch * drawn >= statistic).sum())) / (draws + 1)
 
 
 # Share

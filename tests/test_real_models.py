@@ -49,7 +49,7 @@ def load(name: str, assets: Path) -> Model:
             )
         case "mnist":
             return models.discriminator(
-                "tests.mnist_discriminator:Discriminator",
+                "gradlens.networks:MNISTDiscriminator",
                 weights=weights / "dcgan_mnist" / "netD_epoch_99.pth",
                 input_size=(1, 28, 28),
                 mean=(0.5,),

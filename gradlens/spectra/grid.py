@@ -2,10 +2,13 @@
 
 On a window of L samples the lattice of T are the bins k L / T. Three kinds of bin matter: the *new* harmonics of T
 (no smaller divisor of T has them), the ring around a bin from which its background is fitted, and the null bins that
-tell how far a bin without a lattice strays from its background. All of it depends on (L, T) alone and is computed once.
+tell how far a bin without a lattice strays from its background. A spectrum that falls as a power of the frequency, as
+those of pictures do, is straightened first, by the slope of the null bins. All of it depends on (L, T) alone and is
+computed once.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import product
 from math import gcd, prod
@@ -68,18 +71,29 @@ def _distance(bins: Tensor, spacing: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Bins:
-    """Some bins of a half spectrum, each with the ring its background is fitted on: `[n]`, `[n K]`, `[n K]`."""
+    """Some bins of a half spectrum `[n]`, each with the ring its background is fitted on, at `offsets` `[K D]` from it:
+    `ring` and `weight` `[n K]`.
+    """
 
     at: Tensor
     ring: Tensor
     weight: Tensor
+    offsets: Tensor
 
     def excess(self, log_power: Tensor, log_background: Tensor) -> Tensor:
         """`log_power` `[... B]` at the bins minus the background fitted to `log_background` `[... B]`: `[... n]`."""
         return log_power[..., self.at] - (log_background[..., self.ring] * self.weight).sum(-1)
 
+    def functional(self, bins: int) -> Tensor:
+        """The weights `[B]` with which log power at each of `bins` goes into the sum of the excesses."""
+        weights = self.weight.new_zeros(bins).index_add_(0, self.at, self.weight.new_ones(len(self.at)))
+        return weights.index_add_(0, self.ring.flatten(), -self.weight.flatten())
+
+    def kept(self, found: Tensor) -> "Bins":
+        return Bins(self.at[found], self.ring[found], self.weight[found], self.offsets)
+
     def to(self, device: torch.device) -> "Bins":
-        return Bins(self.at.to(device), self.ring.to(device), self.weight.to(device))
+        return Bins(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -95,13 +109,26 @@ class Group:
         return Group(self.harmonics, self.lines.to(device), self.null.to(device), self.real)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything about one lattice on one window length that does not depend on data."""
+    """Everything about one lattice on one window length that does not depend on data.
+
+    `shape` and `law` `[B]` are what `shapes` gives. The steepness of a spectrum, its power of the frequency, is the sum
+    of its log power at the bins `fit_at` times `fit_weight`.
+    """
 
     lengths: tuple[int, ...]
     periods: tuple[int, ...]
     groups: tuple[Group, ...]
+    shape: Tensor
+    law: Tensor
+    fit_at: Tensor
+    fit_weight: Tensor
+
+    def trend(self, log_power: Tensor) -> Tensor:
+        """The known shape and the power law that log power `[... B]` follows at the null bins: `[... B]`."""
+        steepness = (log_power - self.shape)[..., self.fit_at] @ self.fit_weight
+        return self.shape + steepness[..., None] * self.law
 
     @property
     def count(self) -> int:
@@ -135,10 +162,10 @@ class _Geometry:
         weight = _intercept(offsets[:, list(axes)].double(), clear)
         found = (weight.sum(-1) - 1).abs() < 1e-6
         lengths = tuple(self.lengths.tolist())
-        return Bins(half_index(bins, lengths), half_index(ring, lengths), weight), found
+        return Bins(half_index(bins, lengths), half_index(ring, lengths), weight, offsets), found
 
-    def null(self, axes: tuple[int, ...]) -> Bins:
-        """Up to 600 bins without a lattice, chosen like the harmonics on `axes`."""
+    def clear(self, axes: tuple[int, ...]) -> Tensor:
+        """The bins [n D] without a lattice that are chosen like the harmonics on `axes`, one of each conjugate pair."""
         lengths = tuple(self.lengths.tolist())
         bins = torch.cartesian_prod(*[torch.arange(length) for length in lengths]).view(-1, len(lengths))
         bins = _first_of_each(bins, half_index(bins, lengths))
@@ -148,11 +175,26 @@ class _Geometry:
         away = folded(bins, self.lengths)
         keep &= (away[:, list(axes)] >= CLEAR).all(-1)
         keep &= away.double().square().sum(-1).sqrt() >= self.spacing[self.spacing < self.lengths].min() / 2
-        bins = bins[keep]
+        return bins[keep]
+
+    def null(self, axes: tuple[int, ...]) -> Bins:
+        """Up to 600 of the clear bins, with their backgrounds."""
+        bins = self.clear(axes)
         order = torch.randperm(len(bins), generator=torch.Generator().manual_seed(0))
-        bins = bins[order[:NULL_BINS]]
-        null, found = self.background(bins, axes)
-        return Bins(null.at[found], null.ring[found], null.weight[found])
+        null, found = self.background(bins[order[:NULL_BINS]], axes)
+        return null.kept(found)
+
+    def slope_fit(self, every_axes: Sequence[tuple[int, ...]], law: Tensor) -> tuple[Tensor, Tensor]:
+        """The clear bins, and the weights whose sum with log power there is its least-squares slope over `law`.
+
+        A bin counts by 1 / |f|^D, so that every octave counts the same.
+        """
+        lengths = tuple(self.lengths.tolist())
+        at = torch.cat([half_index(self.clear(axes), lengths) for axes in every_axes]).unique()
+        octaves = (-len(lengths) * law[at]).exp()
+        departure = law[at] - (law[at] * octaves).sum() / octaves.sum()
+        square = (octaves * departure.square()).sum()
+        return at, octaves * departure / square if square > 0 else torch.zeros_like(departure)
 
 
 def _first_of_each(bins: Tensor, index: Tensor) -> Tensor:
@@ -162,6 +204,40 @@ def _first_of_each(bins: Tensor, index: Tensor) -> Tensor:
     first = torch.ones_like(index, dtype=torch.bool)
     first[1:] = index[1:] != index[:-1]
     return bins[order][first]
+
+
+def shapes(lengths: tuple[int, ...], box: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
+    """What is known of a spectrum without a lattice, in log power `[B]`: its shape, and what a power law adds.
+
+    The shape is that of white noise whose mean over a box was taken out, |1 - D(f)|^2 with D the transform of the box;
+    flat without one. The power law is |f|^1, with |f|^2 = sum_i sin^2(pi f_i), the symbol of the discrete Laplacian:
+    flat at Nyquist as the spectrum of a sampled edge. Both as a Hann window sees them, in the bin and its neighbours.
+    """
+    square, mean = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    for axis, length in enumerate(lengths):
+        frequency = torch.arange(length, dtype=torch.float64) / length
+        square = square[..., None] + (torch.pi * frequency).sin().square()
+        mean = mean[..., None] * (torch.ones_like(frequency) if box is None else _box_mean(frequency, box[axis]))
+    gain = torch.ones_like(square) if box is None else (1 - mean).square()
+    flat, steep = (_leaked(g, lengths) for g in (gain, gain / square.clamp(min=(torch.pi / max(lengths)) ** 2)))
+    return flat, (flat - steep) / 2
+
+
+def _box_mean(frequency: Tensor, side: int) -> Tensor:
+    """The transform of a centred mean over `side` pixels; the two at the ends count half if the side is even."""
+    reach = torch.arange(-(side // 2), side // 2 + 1, dtype=torch.float64)
+    weight = torch.ones_like(reach)
+    if side % 2 == 0:
+        weight[0] = weight[-1] = 0.5
+    return (2 * torch.pi * frequency[:, None] * reach).cos() @ weight / side
+
+
+def _leaked(power: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """log of `power` `[*L]` seen through a Hann window: 2/3 of each bin, 1/6 of its neighbours; the half spectrum."""
+    for axis, length in enumerate(lengths):
+        if length > 2:
+            power = (4 * power + power.roll(1, axis) + power.roll(-1, axis)) / 6
+    return power[..., : lengths[-1] // 2 + 1].flatten().clamp(min=1e-9).log()
 
 
 def _intercept(offsets: Tensor, clear: Tensor) -> Tensor:
@@ -191,9 +267,15 @@ def plan(
     lengths: tuple[int, ...],
     periods: tuple[int, ...],
     also: tuple[tuple[int, ...], ...],
+    box: tuple[int, ...] | None,
     device: torch.device,
 ) -> Plan | None:
-    """The plan for the lattice of `periods` on windows of `lengths`; None if a harmonic has no background or no null."""
+    """The plan for the lattice of `periods` on windows of `lengths`; None if a harmonic has no background or no null.
+
+    Args:
+        also: other periods, kept out of the null.
+        box: the sides that the mean was taken out over, None for a signal as it is.
+    """
     geometry = _Geometry(lengths, periods, also)
     members: dict[tuple[tuple[int, ...], bool], list[tuple[int, ...]]] = {}
     for k in new_harmonics(periods):
@@ -209,8 +291,10 @@ def plan(
         null = geometry.null(axes)
         if not found.all() or len(null.at) == 0:
             return None
-        groups.append(Group(tuple(harmonics), lines, null, real).to(device))
-    return Plan(lengths, periods, tuple(groups))
+        groups.append(Group(tuple(harmonics), lines, null, real))
+    shape, law = shapes(lengths, box)
+    known = [value.to(device) for value in (shape, law, *geometry.slope_fit([axes for axes, _ in members], law))]
+    return Plan(lengths, periods, tuple(group.to(device) for group in groups), *known)
 
 
 def half_bins(lengths: tuple[int, ...]) -> int:

@@ -7,6 +7,7 @@ White noise of variance s^2 has P = s^2 in every bin. Source: Welch 1967; the no
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Literal
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from gradlens.spectra.grid import half_bins
 from gradlens.spectra.signal import as_signal, at_home, centred, whole
 
-WINDOWED_VALUES = 1 << 22  # window samples held at once: 32 MiB
+WINDOWED_VALUES = 1 << 20  # window samples held at once: 8 MiB, which a cache holds
 
 
 def power_spectrum(x: Tensor, *, window: Literal["hann", "none"] = "hann", size: int | None = None) -> Tensor:
@@ -50,10 +51,10 @@ def power_spectrum(x: Tensor, *, window: Literal["hann", "none"] = "hann", size:
     lengths = extent if size is None else tuple(min(size, e) for e in extent)
     taper = _taper(lengths, signal.device, window)
     axes = tuple(range(-len(lengths), 0))
-    windows = _windows(signal, lengths, _starts(extent, lengths))  # [N C W *L]
+    windows = _windows(signal, lengths, window_starts(extent, lengths))  # [N C *grid *L]
     windows = centred(windows, axes) * taper
     spectrum = torch.fft.fftn(windows, dim=axes)
-    power = (spectrum.real.square() + spectrum.imag.square()).mean(2)
+    power = (spectrum.real.square() + spectrum.imag.square()).mean(tuple(range(2, 2 + len(extent))))
     return at_home(power / taper.square().sum(), x)
 
 
@@ -71,27 +72,52 @@ class ShortTime:
 
 
 def short_time(x: Tensor, lengths: tuple[int, ...], *, pseudo: bool, by_window: bool = False) -> ShortTime:
-    """The short-time spectrum of a float64 signal on Hann windows of `lengths`; work is bounded, whatever N is."""
+    """The short-time spectrum of a float64 signal on Hann windows of `lengths`; work is bounded, whatever N is.
+
+    The mean of a window is taken out; a constant signal has exactly no power.
+    """
     extent = tuple(x.shape[2:])
-    starts = _starts(extent, lengths)
+    starts = window_starts(extent, lengths)
     grid = tuple(map(len, starts))
     taper = _taper(lengths, x.device, "hann")
+    axes = tuple(range(-len(lengths), 0))
     turn = _position_phase(lengths, starts, x.device) if pseudo else None
+    near, leak = _around_dc(taper)
+    over = (1,) if by_window else (1, 2)
     powers, pseudos = [], []
     images = max(1, WINDOWED_VALUES // (x.shape[1] * prod(grid) * prod(lengths)))
-    axes = tuple(range(-len(lengths), 0))
     for part in x.split(images):
-        windows = centred(_windows(part, lengths, starts), axes) * taper
-        spectrum = torch.fft.rfftn(windows, dim=axes).flatten(3)  # [n C W B]
-        power = (spectrum.real.square() + spectrum.imag.square()).sum(1)
-        twice = (spectrum.square().sum(1) * turn).real if turn is not None else torch.zeros_like(power)
-        powers.append(power if by_window else power.mean(1))
-        pseudos.append(twice if by_window else twice.mean(1))
-    empty = x.new_zeros(0, *([prod(grid)] if by_window else []), half_bins(lengths))
-    return ShortTime(torch.cat([*powers, empty]), torch.cat([*pseudos, empty]), grid)
+        windows = _windows(_above_corner(part), lengths, starts)
+        windows = (centred(windows, axes) if by_window else windows) * taper
+        spectrum = torch.fft.rfftn(windows, dim=axes).flatten(2 + len(grid)).flatten(2, 1 + len(grid))  # [n C W B]
+        real, imaginary = (p.square().sum(over) for p in (spectrum.real, spectrum.imag))
+        centre = spectrum[..., near] - spectrum[..., :1] * leak  # without the mean of each window under the taper
+        powers.append((real + imaginary).index_copy(-1, near, centre.abs().square().sum(over)))
+        if pseudo:
+            pseudos.append(real - imaginary if turn is None else (spectrum.square() * turn).real.sum(over))
+    shape = (prod(grid), half_bins(lengths)) if by_window else (half_bins(lengths),)
+    power = torch.cat([*powers, x.new_zeros(0, *shape)])
+    square = torch.cat(pseudos) if pseudos else torch.zeros_like(power)
+    count = 1 if by_window else prod(grid)
+    return ShortTime(power / count, square / count, grid)
 
 
-def _starts(extent: tuple[int, ...], lengths: tuple[int, ...]) -> list[list[int]]:
+def _above_corner(x: Tensor) -> Tensor:
+    """`x` minus its first pixel, image by image and channel by channel: a constant image becomes exactly zero."""
+    return x - x[(slice(None), slice(None), *[slice(1)] * (x.ndim - 2))]
+
+
+def _around_dc(taper: Tensor) -> tuple[Tensor, Tensor]:
+    """The bins `[k]` of the half spectrum that a constant reaches through a Hann window, and how much relative to DC."""
+    near = torch.ones((), dtype=torch.bool, device=taper.device)
+    for length in taper.shape:
+        bins = torch.arange(length, device=taper.device)
+        near = near[..., None] & (torch.minimum(bins, length - bins) <= 1)
+    index = near[..., : taper.shape[-1] // 2 + 1].flatten().nonzero()[:, 0]
+    return index, torch.fft.rfftn(taper).flatten()[index] / taper.sum()
+
+
+def window_starts(extent: tuple[int, ...], lengths: tuple[int, ...]) -> list[list[int]]:
     """First pixel of each window along each axis: half overlap or a little more, from border to border."""
     starts = []
     for size, length in zip(extent, lengths, strict=True):
@@ -102,10 +128,14 @@ def _starts(extent: tuple[int, ...], lengths: tuple[int, ...]) -> list[list[int]
 
 
 def _windows(x: Tensor, lengths: tuple[int, ...], starts: list[list[int]]) -> Tensor:
-    """`[N C *spatial]` cut into windows: `[N C W *L]`."""
-    for axis, (length, begin) in enumerate(zip(lengths, starts, strict=True)):
-        x = torch.stack([x.narrow(2 + 2 * axis, b, length) for b in begin], 2 + axis)
-    return x.flatten(2, 1 + len(lengths))
+    """`[N C *spatial]` cut into windows: `[N C *grid *L]`, a view where they are evenly spaced."""
+    for axis, (length, begin) in enumerate(zip(lengths, starts, strict=True), start=2):
+        steps = {b - a for a, b in pairwise(begin)} or {1}
+        if len(steps) == 1:
+            x = x.unfold(axis, length, steps.pop())
+        else:
+            x = torch.stack([x.narrow(axis, b, length).movedim(axis, -1) for b in begin], axis)
+    return x
 
 
 def _taper(lengths: tuple[int, ...], device: torch.device, window: str) -> Tensor:
@@ -122,8 +152,10 @@ def _taper(lengths: tuple[int, ...], device: torch.device, window: str) -> Tenso
     return taper
 
 
-def _position_phase(lengths: tuple[int, ...], starts: list[list[int]], device: torch.device) -> Tensor:
-    """exp(-4 pi i k p / L) for each window position p and bin k of the half spectrum: `[W B]`."""
+def _position_phase(lengths: tuple[int, ...], starts: list[list[int]], device: torch.device) -> Tensor | None:
+    """exp(-4 pi i k p / L) for each window position p and bin k of the half spectrum: `[W B]`; None where all are 1."""
+    if all(2 * p % length == 0 for length, begin in zip(lengths, starts, strict=True) for p in begin):
+        return None
     phase = torch.zeros(1, 1, dtype=torch.float64)
     for axis, (length, begin) in enumerate(zip(lengths, starts, strict=True)):
         bins = torch.arange(length // 2 + 1 if axis == len(lengths) - 1 else length, dtype=torch.float64)

@@ -16,8 +16,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from gradlens.spectra.covariance import stretch
 from gradlens.spectra.envelope import Kind, check_kind, neighbourhood, seen
-from gradlens.spectra.grid import Group, Plan, plan, window_lengths
+from gradlens.spectra.grid import Plan, plan, window_lengths
 from gradlens.spectra.power import ShortTime, short_time
 from gradlens.spectra.signal import Period, as_signal, at_home, periods_of, whole
 
@@ -26,6 +27,7 @@ Key = TypeVar("Key")
 DB = 10 / torch.log(torch.tensor(10.0, dtype=torch.float64)).item()
 FLOOR = 1e-12  # of the mean power: a bin below it counts as this
 DRAWS = 4000
+FEW = 4  # values of a draw that are gathered rather than multiplied out
 SLACK = 1e-9  # in log power: a difference that is rounding reaches the contrast
 LEAST_NULL = 30  # null bins in all: white noise is rejected 5 % of the time at 0.01 with 15, 2 % with 30
 
@@ -50,7 +52,8 @@ def lattice_test(
 
     The statistic is the mean excess over the new harmonics, one of each conjugate pair. Its null distribution is 4,000
     seeded means of excesses at up to 600 bins away from the lattice, drawn from the same kind of bin as each harmonic;
-    their spread is widened by sqrt(1 + 2.25 n / M) for n harmonics and M null bins, since the pool is finite.
+    their spread is multiplied by the ratio that it has for white noise to that of the contrast itself, which is known
+    exactly: harmonics share backgrounds, bins overlap, and the pool is finite.
 
     Range: p in [1/4001, 1]; an all-constant image has contrast 0 and p 1.
     Blind to: as `lattice_contrast`.
@@ -168,8 +171,7 @@ def lattice_lines(x: Tensor, period: Period, *, kind: Kind = "signed", window: i
     if ready is None:
         return at_home(lines, x)
     spectrum = short_time(seen(signal, kind, periods), ready.lengths, pseudo=ready.needs_pseudo)
-    for group in ready.groups:
-        excess, null = _excesses(spectrum, group)
+    for group, (excess, null) in zip(ready.groups, _excesses(spectrum, ready), strict=True):
         for column, k in enumerate(group.harmonics):
             value = DB * (excess[:, column] - null.mean(-1))
             for harmonic in (k, tuple(-a % p for a, p in zip(k, periods, strict=True))):
@@ -198,7 +200,9 @@ def _tests(
         if key not in spectra:
             pseudo = any(other.needs_pseudo for other in plans.values() if other and _key(other, kind) == key)
             spectra[key] = short_time(seen(signal, kind, ready.periods), ready.lengths, pseudo=pseudo)
-        contrast, p_value = _p_value(spectra[key], ready)
+        contrast, p_value = _p_value(
+            spectra[key], ready, tuple(signal.shape[2:]), 1 if kind == "envelope" else signal.shape[1]
+        )
         tests[name] = LatticeTest(at_home(contrast, x), at_home(p_value, x), ready.lengths)
     return tests
 
@@ -214,7 +218,8 @@ def _prepare(
     """The plan for this size of signal, None if it is too small for these periods."""
     check_kind(kind)
     lengths = window_lengths(tuple(signal.shape[2:]), periods, whole(window, "window", least=1))
-    return None if lengths is None else plan(lengths, periods, also, signal.device)
+    box = tuple(map(neighbourhood, periods)) if kind == "envelope" else None
+    return None if lengths is None else plan(lengths, periods, also, box, signal.device)
 
 
 def _over_harmonics(
@@ -229,48 +234,57 @@ def _over_harmonics(
         return at_home(signal.new_full(shape, float("nan")), x), (1,) * len(periods)
     spectrum = short_time(seen(signal, kind, periods), ready.lengths, pseudo=ready.needs_pseudo, by_window=by_window)
     contrast = spectrum.power.new_zeros(())
-    for group in ready.groups:
-        excess, null = _excesses(spectrum, group)
+    for excess, null in _excesses(spectrum, ready):
         contrast = contrast + (excess - null.mean(-1, keepdim=True)).sum(-1)
     return at_home(DB * contrast / ready.count, x), spectrum.grid
 
 
-def _excesses(spectrum: ShortTime, group: Group) -> tuple[Tensor, Tensor]:
-    """Log excess of a group's harmonics `[... n]` and of its null pool `[... M]`.
+def _excesses(spectrum: ShortTime, ready: Plan) -> list[tuple[Tensor, Tensor]]:
+    """For each group of the plan the log excess of its harmonics `[... n]` and of its null pool `[... M]`.
 
     The null of a real harmonic, which has one degree of freedom, holds the real and the imaginary part of each bin.
     """
     mean = spectrum.power.mean(-1, keepdim=True)
     floor = torch.where(mean > 0, FLOOR * mean, 1.0)
     log_power = (spectrum.power + floor).log()
-    excess = group.lines.excess(log_power, log_power)
-    if not group.real:
-        return excess, group.null.excess(log_power, log_power)
-    parts = [((spectrum.power + sign * spectrum.pseudo).clamp(min=0) + floor).log() for sign in (1, -1)]
-    return excess, torch.cat([group.null.excess(part, log_power) for part in parts], -1)
+    trend = torch.where(mean > 0, ready.trend(log_power), 0.0)
+    log_power = log_power - trend
+    parts = []
+    if ready.needs_pseudo:
+        parts = [((spectrum.power + s * spectrum.pseudo).clamp(min=0) + floor).log() - trend for s in (1, -1)]
+    found = []
+    for group in ready.groups:
+        nulls = [group.null.excess(part, log_power) for part in (parts if group.real else [log_power])]
+        found.append((group.lines.excess(log_power, log_power), torch.cat(nulls, -1)))
+    return found
 
 
-def _p_value(spectrum: ShortTime, ready: Plan) -> tuple[Tensor, Tensor]:
+def _p_value(spectrum: ShortTime, ready: Plan, extent: tuple[int, ...], channels: int) -> tuple[Tensor, Tensor]:
     """Contrast in dB and p, both `[N]`."""
     contrast = spectrum.power.new_zeros(len(spectrum.power))
     draws = spectrum.power.new_zeros(len(spectrum.power), DRAWS)
-    for number, group in enumerate(ready.groups):
-        excess, null = _excesses(spectrum, group)
+    for number, (excess, null) in enumerate(_excesses(spectrum, ready)):
         centre = null.mean(-1, keepdim=True)
         contrast = contrast + (excess - centre).sum(-1)
-        n, size = len(group.harmonics), null.shape[-1]
-        stretch = (1 + 2.25 * n / size) ** 0.5
-        draws = draws + stretch * (null - centre) @ _draw_counts(n, size, number).to(null).T
+        draws = draws + _drawn(null - centre, excess.shape[-1], number)
+    draws = stretch(ready, extent, channels) * draws
     reached = (draws >= contrast[:, None] - SLACK).sum(-1)
     p_value = (1 + reached).double() / (1 + DRAWS)
     few = sum(len(group.null.at) for group in ready.groups) < LEAST_NULL
     return DB * contrast / ready.count, torch.full_like(p_value, float("nan")) if few else p_value
 
 
+def _drawn(null: Tensor, n: int, seed: int) -> Tensor:
+    """Sums of n values drawn from each row of `null` `[N M]` with replacement: `[N draws]`."""
+    index = _draws(n, null.shape[-1], seed).to(null.device)
+    if n <= FEW:
+        return null[:, index].sum(-1)
+    counts = null.new_zeros(DRAWS, null.shape[-1]).scatter_add_(1, index, torch.ones_like(index, dtype=null.dtype))
+    return null @ counts.T
+
+
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)
-def _draw_counts(n: int, size: int, seed: int) -> Tensor:
-    """How often each of `size` null values is in each of the draws of n with replacement: `[draws size]`, int16."""
-    generator = torch.Generator().manual_seed(seed)
-    index = torch.randint(size, (DRAWS, n), generator=generator)
-    return torch.zeros(DRAWS, size, dtype=torch.int16).scatter_add_(1, index, torch.ones_like(index, dtype=torch.int16))
+def _draws(n: int, size: int, seed: int) -> Tensor:
+    """Which of `size` null values are in each of the draws of n with replacement: `[draws n]`."""
+    return torch.randint(size, (DRAWS, n), generator=torch.Generator().manual_seed(seed))

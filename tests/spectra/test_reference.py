@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from gradlens import spectra
+from gradlens.spectra.covariance import stretch
+from gradlens.spectra.grid import Plan, plan, window_lengths
+from gradlens.spectra.power import short_time
+from gradlens.spectra.significance import _excesses
 from tests import reference
 from tests.spectra.measures import noise, planted
 
@@ -92,6 +96,42 @@ def test_also(period: int, also: tuple[tuple[int, int], ...]) -> None:
     assert spectra.lattice_test(x, period, also=also).contrast.numpy() == pytest.approx(expected, abs=TOLERANCE)
 
 
+def ready_for(shape: tuple[int, ...], periods: tuple[int, ...], kind: str) -> Plan:
+    lengths = window_lengths(shape[1:], periods, 32)
+    assert lengths is not None
+    found = plan(lengths, periods, (), reference.box_of(kind, periods), torch.device("cpu"))
+    assert found is not None
+    return found
+
+
+def white_stretch(shape: tuple[int, ...], periods: tuple[int, ...], kind: str) -> float:
+    return stretch(ready_for(shape, periods, kind), shape[1:], 1 if kind == "envelope" else shape[0])
+
+
+STRETCHED = {
+    "3 axes, 2": ((1, 8, 9, 8), (2, 2, 2)),
+    "28 px, 2": ((1, 28, 28), (2, 2)),
+    "28 px, 3": ((3, 28, 28), (3, 3)),
+    "6": ((1, 33, 47), (6, 6)),
+    "many windows, 4": ((3, 60, 96), (4, 4)),
+    "8": ((1, 32, 32), (8, 8)),
+    "16": ((1, 64, 64), (16, 16)),
+    "2 by 4": ((2, 40, 30), (2, 4)),
+}
+
+
+@pytest.mark.parametrize(("shape", "periods"), STRETCHED.values(), ids=STRETCHED.keys())
+def test_stretch_is_that_of_simulated_white_noise(shape: tuple[int, ...], periods: tuple[int, ...]) -> None:
+    """1,500 images: the ratio of two standard deviations has an error of 2 %; four times that is allowed."""
+    ready = ready_for(shape, periods, "signed")
+    spectrum = short_time(noise(1500, *shape), ready.lengths, pseudo=ready.needs_pseudo)
+    groups = [(excess.shape[-1], excess, null) for excess, null in _excesses(spectrum, ready)]
+    statistic = sum((excess - null.mean(-1, keepdim=True)).sum(-1) for _, excess, null in groups)
+    drawn = sum(n * null.var(-1, correction=0).mean() for n, _, null in groups)
+    assert isinstance(statistic, Tensor)
+    assert white_stretch(shape, periods, "signed") == pytest.approx((statistic.var() / drawn).sqrt().item(), rel=0.08)
+
+
 @cases
 @kinds
 def test_p_value(shape: tuple[int, ...], periods: tuple[int, ...], kind: str) -> None:
@@ -99,7 +139,7 @@ def test_p_value(shape: tuple[int, ...], periods: tuple[int, ...], kind: str) ->
     if len(shape) == 2:
         assert spectra.lattice_test(x, periods, kind=kind).p_value.isnan().all()  # fewer than 30 null bins
         return
-    expected = each(reference.lattice_p_value, x, periods, kind=kind)
+    expected = each(reference.lattice_p_value, x, periods, kind=kind, stretch=white_stretch(shape, periods, kind))
     # 4,000 draws on one side and 20,000 on the other: an error of 0.009 at most, four times that is allowed
     assert spectra.lattice_test(x, periods, kind=kind).p_value.numpy() == pytest.approx(expected, abs=0.035)
 

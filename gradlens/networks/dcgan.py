@@ -1,4 +1,4 @@
-"""Networks defined here: the DCGAN pair as its author trained it on SVHN, with 5x5 kernels of stride 2.
+"""The DCGAN pair as its author trained it on SVHN, with 5x5 kernels of stride 2.
 
 Source: Radford, Metz, Chintala 2016 (Newmu/dcgan_code). Each stride-2 layer halves or doubles the side.
 """
