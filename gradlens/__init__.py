@@ -15,6 +15,7 @@ SUBMODULES = (
     "console",
     "figures",
     "gradients",
+    "hub",
     "images",
     "measure",
     "metrics",

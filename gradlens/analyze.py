@@ -4,9 +4,9 @@ image -> model -> probe -> gradient -> spectrum -> comparison -> report. Torch i
 """
 
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from itertools import chain, takewhile
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,16 +15,22 @@ from cyclopts import App, Parameter
 
 from gradlens.console import (
     NOT_IN_COMMAND,
+    SMALLER,
+    Interrupted,
     application,
     command_line,
+    deliver,
     device_named,
     first_line,
+    in_batches_that_fit,
+    out_of_memory,
     plain,
     progress,
     run,
     say,
+    stoppable,
 )
-from gradlens.results import Results, circumstances, new_run, run_folder
+from gradlens.results import Results, circumstances, new_run, put_beside, run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +97,7 @@ def analyze(config: Config) -> Path:
 
     Raises:
         ValueError, OSError: something asked for cannot be had; the message names it and the remedy.
+        Interrupted: after Ctrl-C; what was measured is kept, beside an earlier run.
     """
     _check_early(config)
     target = run_folder(config.out, "analyze")
@@ -98,9 +105,21 @@ def analyze(config: Config) -> Path:
         say(f"gradlens: analysing {config.model}; loading PyTorch")
         from gradlens.report import write_report
 
-        measure_models(config).write(folder)
-        say("drawing the report")
-        write_report(folder)
+        results = measure_models(config)
+        results.write(folder)
+        partial = results.manifest["partial"]
+        try:
+            say("drawing the report")
+            write_report(folder)
+        except KeyboardInterrupt:
+            if partial:
+                raise
+            partial = True
+            say("measured to the end, but without a report: gradlens report draws it")
+        if partial and target.is_dir() and any(target.iterdir()):
+            target = put_beside(folder, target, "partial")
+    if partial:
+        raise Interrupted(target)
     return target
 
 
@@ -109,41 +128,49 @@ def measure_models(config: Config) -> Results:
     import pandas as pd
     import torch
 
-    from gradlens import gradients, probes
+    from gradlens import gradients
     from gradlens.images import photographs
 
     found = photographs(config.images, limit=config.limit)
     device = device_named(config.device)
     tables, arrays, entries = [], {}, []
-    for index, model in enumerate(_models(config)):
-        info = model.info
-        model.to(device, getattr(torch, config.dtype))
-        try:
-            stages = probes.stages(model, info.input_size)
-        except RuntimeError as error:
-            size = " x ".join(map(str, info.input_size))
-            raise ValueError(f"--input-size: {info.name!r} does not take {size} ({first_line(error)})") from error
-        periods = config.periods or gradients.network_periods(stages, info.input_size[1:])
-        _check_periods(periods, info.input_size[1:])
-        stages = stages if config.method == "gradient" else []
-        statistics = _collect(model, found, stages, periods, config)
-        tables.append(
-            _tables(statistics, info.name, "input-gradient" if config.method == "gradient" else "attribution")
-        )
-        arrays |= {f"{index}/{k}": v for k, v in _arrays(statistics, periods, config.window).items()}
-        windows = {str(period): list(statistics.gradient.window[period]) for period in periods}
-        entries.append(
-            asdict(info)
-            | {"stages": [asdict(stage) for stage in stages], "windows": windows}
-            | {"examples": statistics.example_names}
-            | {"skipped": statistics.skipped, "first_skipped": statistics.first_skipped}
-        )
+    names: tuple[str, ...] = ()
+    unreadable: dict[str, str] = {}
+    models = _models(config)
+    subject = "input-gradient" if config.method == "gradient" else "attribution"
+    with stoppable() as stopped:
+        for index, model in enumerate(models):
+            info = model.info
+            stages = _stages(model, device, config.dtype)
+            periods = config.periods or gradients.network_periods(stages, info.input_size[1:])
+            _check_periods(periods, info.input_size[1:])
+            stages = stages if config.method == "gradient" else []
+            statistics = _collect(model, found, stages, periods, config, unreadable, stopped)
+            if statistics is None or (index and len(statistics.names) < len(names)):
+                break  # what is half measured cannot be held against what is whole
+            names = statistics.names
+            tables.append(_tables(statistics, info.name, subject))
+            arrays |= {f"{index}/{k}": v for k, v in _arrays(statistics, periods, config.window).items()}
+            windows = {str(period): list(statistics.gradient.window[period]) for period in periods}
+            entries.append(
+                asdict(info)
+                | {"stages": [asdict(stage) for stage in stages], "windows": windows}
+                | {"examples": statistics.example_names}
+                | {"skipped": statistics.skipped, "first_skipped": statistics.first_skipped}
+            )
+    if not tables:
+        raise KeyboardInterrupt
+    if unreadable:
+        say(_left_out(unreadable, len(found)))
     manifest = circumstances() | {
         "command": command(config),
         "config": {k: v for k, v in plain(config).items() if k not in NOT_IN_COMMAND},
         "method": config.method,
         "models": entries,
-        "images": [p.name for p in found],
+        "images": list(names),
+        "skipped": [{"name": name, "reason": reason} for name, reason in unreadable.items()],
+        "partial": len(tables) < len(models) or len(names) + len(unreadable) < len(found),
+        "asked": {"models": len(models), "images": len(found)},
         "device": str(device),
         "dtype": config.dtype,
         "seed": config.seed,
@@ -160,6 +187,9 @@ def _models(config: Config) -> "list[Model]":
         "seed": config.seed, "input_size": config.input_size, "mean": config.mean, "std": config.std,
         "drop_first": config.drop_first, "model_args": config.model_args,
     }  # fmt: skip
+    for name, weights in ((config.model, config.weights), (config.against, "pretrained")):
+        if name is not None and (source := models.fetched_from(name, weights)):
+            say(f"fetching the weights of {name} from {source}")
     first = models.load(config.model, weights=config.weights, **options)
     if config.against is None:
         return [first]
@@ -174,10 +204,42 @@ def _models(config: Config) -> "list[Model]":
     return [first, second]
 
 
+def _stages(model: "Model", device: Any, dtype: str) -> list:
+    """The stages of `model`, once it is on `device` and has taken an image of its size.
+
+    Raises:
+        ValueError: it does not take that size, or the device has too little memory.
+    """
+    import torch
+
+    from gradlens import probes
+
+    try:
+        model.to(device, getattr(torch, dtype))
+        return probes.stages(model, model.info.input_size)
+    except Exception as error:  # a network raises what it likes on a size that it was not made for
+        if out_of_memory(error):
+            raise ValueError(
+                f"--device: {str(device)!r} has too little memory for {model.info.name!r} and one image; {SMALLER}"
+            ) from error
+        size = " x ".join(map(str, model.info.input_size))
+        reason = first_line(error)
+        raise ValueError(f"--input-size: {model.info.name!r} does not take {size} in {dtype} ({reason})") from error
+
+
 def _collect(
-    model: "Model", found: Sequence, stages: Sequence, periods: Sequence[int], config: Config
-) -> "GradientStatistics":
-    """Stream the photographs through the model."""
+    model: "Model",
+    found: Sequence,
+    stages: Sequence,
+    periods: Sequence[int],
+    config: Config,
+    unreadable: dict[str, str],
+    stopped: Callable[[], bool],
+) -> "GradientStatistics | None":
+    """Stream the photographs through the model until it is `stopped`; None if that comes before the first of them.
+
+    Names of pictures that do not read, and why, are added to `unreadable`.
+    """
     from gradlens.gradients import collect
     from gradlens.images import batches, fit_levels
 
@@ -189,18 +251,31 @@ def _collect(
         small += min(image.size) < min(info.input_size[1:])
         return fit_levels(image, info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct)
 
-    with progress(info.name, len(found)) as advance:
-        statistics = collect(
-            model,
-            batches(found, prepare, config.batch_size),
-            method="saliency" if config.method == "gradient" else config.method,
-            periods=periods,
-            stages=stages,
-            window=config.window,
-            advance=advance,
-        )
-    if statistics.skipped:
-        what = "gradient" if config.method == "gradient" else "attribution"
+    def measure(batch_size: int) -> "GradientStatistics | None":
+        nonlocal small
+        small = 0
+        stream = batches(found, prepare, batch_size, leave_out=unreadable.__setitem__)
+        first = next(stream)
+        if stopped():
+            return None
+        with progress(info.name, len(found)) as advance:
+            return collect(
+                model,
+                chain([first], takewhile(lambda _: not stopped(), stream)),
+                method="saliency" if config.method == "gradient" else config.method,
+                periods=periods,
+                stages=stages,
+                window=config.window,
+                advance=advance,
+            )
+
+    what = "gradient" if config.method == "gradient" else "attribution"
+    try:
+        statistics = in_batches_that_fit(measure, config.batch_size, config.device)
+    except RuntimeError as error:
+        where = f"{config.dtype} on {config.device}"
+        raise ValueError(f"model: {info.name!r} gives no {what} in {where} ({first_line(error)})") from error
+    if statistics is not None and statistics.skipped:
         say(
             f"left out {statistics.skipped} of {len(statistics.names)} images, {statistics.first_skipped!r} first: the "
             f"{what} holds NaN or infinity there"
@@ -211,6 +286,14 @@ def _collect(
             f"{small} of {len(found)} images are smaller than {size} px and were enlarged: their spectra are a resizer's"
         )
     return statistics
+
+
+def _left_out(unreadable: dict[str, str], count: int) -> str:
+    """What is said of pictures that do not read: how many of `count`, the first three by name, and why."""
+    named = ", ".join(f"{name!r} ({reason})" for name, reason in list(unreadable.items())[:3])
+    more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+    was = "was" if len(unreadable) == 1 else "were"
+    return f"{len(unreadable)} of {count} images could not be read and {was} left out: {named}{more}"
 
 
 def _tables(statistics: "GradientStatistics", name: str, subject: str) -> "pd.DataFrame":
@@ -265,6 +348,8 @@ def _check_early(config: Config) -> None:
     for name, value in (("limit", config.limit), ("batch_size", config.batch_size), ("window", config.window)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: must be at least 1, got {value}")
+    if not 0 <= config.seed < 2**63:
+        raise ValueError(f"seed: must be from 0 to 2**63 - 1, got {config.seed}")
     if config.images is not None and not config.images.exists():
         raise ValueError(f"images: there is no file or folder {str(config.images)!r}")
     if config.weights not in ("pretrained", "random") and not Path(config.weights).is_file():
@@ -272,6 +357,11 @@ def _check_early(config: Config) -> None:
 
 
 def _check_periods(periods: Sequence[int], size: Sequence[int]) -> None:
+    if not periods:
+        raise ValueError(f"--input-size: {' x '.join(map(str, size))} px hold no period; give 4 x 4 px or more")
+    twice = [p for p in periods if periods.count(p) > 1]
+    if twice:
+        raise ValueError(f"--periods: {twice[0]} px stands twice")
     wrong = [p for p in periods if p < 2 or 2 * p > min(size)]
     if wrong:
         raise ValueError(
@@ -290,7 +380,7 @@ def short_table(folder: Path) -> str:
     from gradlens.report.run import KINDS, SIGNIFICANCE, Run, counted, number
 
     told = Run(Results.read(folder))
-    lines = []
+    lines = [_partial(told.results.manifest)] if told.results.manifest.get("partial") else []
     for model in told.names:
         lines += [conclusion(told, model), ""]
         lines += [f"{'period':>6}  {'signed':>12}  {'envelope':>12}  {'max / min':>9}  {'photographs':>12}"]
@@ -309,16 +399,24 @@ def short_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def _partial(manifest: Mapping[str, Any]) -> str:
+    """The first line about a run that Ctrl-C ended."""
+    asked, models = manifest["asked"], len(manifest["models"])
+    which = f", {models} of {asked['models']} models" if asked["models"] > 1 else ""
+    return f"Partial: interrupted after {len(manifest['images'])} of {asked['images']} images{which}.\n"
+
+
 def finish(folder: Path, *, as_json: bool) -> None:
     """Print what a run found: data on stdout, the path of the PDF on stderr."""
     results = Results.read(folder)
     if as_json:
         table = json.loads(results.table.to_json(orient="records", double_precision=10) or "[]")
-        print(json.dumps({"out": str(folder), "table": table, "manifest": results.manifest}, ensure_ascii=False))
+        told = {"out": str(folder), "table": table, "manifest": results.manifest}
+        deliver(json.dumps(told, ensure_ascii=False))
         return
-    print(short_table(folder))
-    sys.stdout.flush()
-    say(f"report: {folder / 'report.pdf'}")
+    deliver(short_table(folder))
+    if (folder / "report.pdf").exists():
+        say(f"report: {folder / 'report.pdf'}")
 
 
 def build_app(name: str = "gradlens analyze") -> App:
@@ -327,7 +425,13 @@ def build_app(name: str = "gradlens analyze") -> App:
 
     @app.default
     def launch(config: Config = Config()) -> int:
-        finish(analyze(config), as_json=config.json)
+        try:
+            folder = analyze(config)
+        except Interrupted as stop:
+            finish(stop.folder, as_json=config.json)
+            say(f"interrupted: what was measured is kept in {str(stop.folder)!r}")
+            return 130
+        finish(folder, as_json=config.json)
         return 0
 
     return app

@@ -7,7 +7,10 @@ A checkpoint of gradlens is a safetensors file whose metadata field `gradlens` d
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ def card(path: Path) -> dict[str, Any] | None:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("gradlens")
         told = json.loads(text) if text else None
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name!r} is no whole safetensors file ({error})") from error
     if told is not None:
         _check(told, path.name)
@@ -45,14 +48,46 @@ def _check(told: Any, name: str) -> None:
     builder = told.get("builder") if isinstance(told, dict) else ""
     if builder != "" and not (isinstance(builder, str) and builder.startswith(("timm:", NETWORKS))):
         raise ValueError(f"{name!r} names the builder {builder!r}; only timm and gradlens.networks may be")
-    wanted = {"role": str, "builder": str, "arguments": dict, "input_size": list}
-    if not isinstance(told, dict) or not all(isinstance(told.get(k), kind) for k, kind in wanted.items()):
-        raise ValueError(f"{name!r} does not describe its network: needs {', '.join(wanted)}")
+    if not isinstance(told, dict) or not all(k in told for k in NEEDED):
+        raise ValueError(f"{name!r} does not describe its network: needs {', '.join(NEEDED)}")
+    for key, (right, wanted) in RIGHT.items():
+        if key in told and not right(told[key]):
+            raise ValueError(f"{name!r} says {key} {told[key]!r:.100}; it must be {wanted}")
+    refused = sorted(NOT_BY_FILE & set(told["arguments"]))
+    if refused:
+        raise ValueError(f"{name!r} sets {', '.join(refused)}, which a checkpoint may not")
     assert isinstance(builder, str)
     if builder.startswith(NETWORKS):
         made = getattr(networks, builder.removeprefix(NETWORKS), None)
         if not (isinstance(made, type) and issubclass(made, nn.Module)):
             raise ValueError(f"{name!r} names {builder!r}, which is no network of gradlens")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= 64 and all(map(_is_number, value))
+
+
+NEEDED = ("role", "builder", "arguments", "input_size")
+NOT_BY_FILE = {  # arguments of timm.create_model that read other files
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
+}  # fmt: skip
+ROLES, RESIZERS = ("classifier", "discriminator", "generator"), ("nearest", "bilinear", "bicubic", "lanczos")
+RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "role": (lambda v: v in ROLES, f"one of {', '.join(ROLES)}"),
+    "arguments": (lambda v: isinstance(v, dict), "an object"),
+    "input_size": (
+        lambda v: _are_numbers(v) and all(isinstance(n, int) and 0 < n <= 65536 for n in v),
+        "a list of whole numbers from 1 to 65536",
+    ),
+    "mean": (_are_numbers, "a list of numbers"),
+    "std": (_are_numbers, "a list of numbers"),
+    "interpolation": (lambda v: v in RESIZERS, f"one of {', '.join(RESIZERS)}"),
+    "crop_pct": (lambda v: _is_number(v) and 0.1 <= v <= 10, "a number from 0.1 to 10"),
+}
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -72,10 +107,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise ValueError(f"weights: {path.name!r} is no whole safetensors file ({error})") from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle's protocol
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises UnpicklingError, EOFError, RuntimeError, ... for a bad file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"weights: {path.name!r} does not read as plain tensors ({reason})") from error
+        raise ValueError(f"weights: {path.name!r} does not read as plain tensors ({_reason(error)})") from error
     for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -88,6 +124,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if all(k.startswith(prefix) for k in state):
         state = {k.removeprefix(prefix): v for k, v in state.items()}
     return dict(state)
+
+
+def _reason(error: Exception) -> str:
+    """Why a pickle was not read, without torch's advice to trust it."""
+    if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"it holds {code[1]}, and gradlens reads without running code; save the state dict alone"
+    if "eights only" in str(error) or "torch.jit" in str(error):  # it advises to trust the file
+        return "it is no pickle of tensors"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], label: str) -> None:

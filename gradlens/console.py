@@ -1,17 +1,22 @@
-"""How a command meets its user: flags and TOML from one dataclass, sentences instead of tracebacks, exit codes.
+"""How a command meets its user: flags and TOML from one dataclass, sentences instead of tracebacks, Ctrl-C, exit codes.
 
 Exit 0 done, 1 findings, 2 cannot, 130 interrupted. Data goes to stdout, everything else to stderr. Nothing here imports
 torch: help comes at once.
 """
 
+import io
+import os
+import re
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from tomllib import loads
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Toml
@@ -19,6 +24,17 @@ from cyclopts.config import Toml
 import gradlens
 
 NOT_IN_COMMAND = ("out", "force", "json", "config")  # where a run is written does not change what it measures
+T = TypeVar("T")
+SMALLER = "try another device, --dtype bfloat16 or a smaller --input-size"
+NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED")  # CUDA, MPS, CPU, cuBLAS
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after what was measured until then has been kept in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
 
 
 class Advance(Protocol):
@@ -28,8 +44,32 @@ class Advance(Protocol):
 
 
 def say(line: str) -> None:
-    """Print one line for the reader, on stderr, at once."""
-    print(line, file=sys.stderr, flush=True)
+    """Print one line for the reader, on stderr, at once; a reader who has left is no reason to stop."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+
+
+def deliver(text: str) -> None:
+    """Print what was asked for on stdout; a reader who has seen enough (`| head`) is content.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _abandon_stdout()
+    except OSError as error:
+        _abandon_stdout()
+        raise OSError(f"stdout cannot be written ({error.strerror}); the run itself is whole") from error
+
+
+def _abandon_stdout() -> None:
+    """Let what is still in the buffer go nowhere, or Python complains of it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def application(name: str, purpose: str) -> App:
@@ -41,16 +81,11 @@ def application(name: str, purpose: str) -> App:
         default_parameter=Parameter(negative=()),
         config=config_file,
         help_format="plaintext",  # Markdown costs 0.1 s
-        error_formatter=_sentence,
+        print_error=False,
+        exit_on_error=False,  # a mistyped flag is refused like everything else
+        suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-
-
-def _sentence(error: CycloptsError) -> Any:
-    """A mistyped flag is refused like everything else: in one line."""
-    from rich.text import Text
-
-    return Text(f"gradlens: {' '.join(str(error).split())}", no_wrap=True, overflow="ignore")
 
 
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -63,7 +98,7 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         raise ValueError(f"--config: there is no file {str(path)!r}")
     try:
         loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--config: {path.name!r} is no TOML file ({error})") from error
     Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
 
@@ -108,9 +143,11 @@ def device_named(name: str) -> Any:
 
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"--device: {name!r} is not to be had here ({first_line(error)})") from error
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"--device: {name!r} is not to be had here ({first_line(error)}); without it the cpu is used"
+        ) from error
     return device
 
 
@@ -122,15 +159,71 @@ def first_line(error: Exception, room: int = 120) -> str:
 
 def run(app: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:
     """Run `app` as a process: print a refusal as one sentence, and exit with the command's code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that its encoding does not hold is no error
     try:
         code = app(arguments)
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, CycloptsError) as error:
         say(f"gradlens: {' '.join(str(error).split())}")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Yields whether Ctrl-C was pressed: the first asks to stop at the next good moment, the second ends at once.
+
+    Outside the main thread, and where Ctrl-C means something else already, nothing changes.
+    """
+    pressed = False
+
+    def press(number: int, frame: object) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with suppress(OSError):  # print may be what was interrupted
+            os.write(2, b"stopping; what is measured is kept, Ctrl-C again ends at once\n")
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that a device, or the machine, has too little memory."""
+    return isinstance(error, MemoryError | RuntimeError) and (
+        type(error).__name__ in ("OutOfMemoryError", "MemoryError") or bool(NO_MEMORY.search(str(error)))
+    )
+
+
+def in_batches_that_fit(measure: Callable[[int], T], batch_size: int, device: str) -> T:
+    """What `measure` gives at `batch_size`, halved until the memory suffices.
+
+    Raises:
+        ValueError: one image is too much.
+    """
+    while True:
+        try:
+            return measure(batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if batch_size == 1:
+                raise ValueError(f"--device: {device!r} has too little memory for one image; {SMALLER}") from error
+        batch_size //= 2  # outside of `except`, whose error holds on to tensors
+        say(
+            f"too little memory on {device} for {2 * batch_size} images at once; from here on --batch-size {batch_size}"
+        )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ is in eval mode and frozen, and its `info` says which weights it holds and how i
 describes itself (`gradlens` in its safetensors metadata) needs only its path; the bundled networks are such files.
 """
 
-import difflib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gradlens import hub
 from gradlens.checkpoints import card, file_hash, fill, read_state, state_hash
 
 Role = Literal["classifier", "discriminator", "generator"]
@@ -204,6 +205,13 @@ def generator(
     )  # fmt: skip
 
 
+def fetched_from(name: str, weights: str | Path = "pretrained") -> str | None:
+    """Where `load` must fetch weights from, as host and path; None if they are on this machine or none are wanted."""
+    if weights != "pretrained" or name in BUNDLED or ":" in name or Path(name).is_file() or not hub.is_known(name):
+        return None
+    return hub.fetched_from(name)
+
+
 def tiny_imagenet_classes() -> list[str]:
     """Names of the 200 classes of the bundled classifiers, in order."""
     text = resources.files("gradlens").joinpath("weights/tiny_imagenet_classes.txt").read_text(encoding="utf-8")
@@ -242,7 +250,7 @@ def _build(
     if state is not None:
         fill(network, state, recipe.weights)
     info = ModelInfo(
-        name=name if name in BUNDLED else Path(name).name,
+        name=_legible(Path(name).name),
         role=role,
         weights=recipe.weights,
         sha256=state_hash(network) if recipe.file is None else file_hash(recipe.file),
@@ -262,7 +270,7 @@ class _Recipe:
     builder: str
     arguments: dict[str, Any]
     file: Path | None
-    hub: bool
+    from_hub: bool
     weights: str
     told: Mapping[str, Any]
 
@@ -279,17 +287,17 @@ def _recipe(role: Role, name: str, weights: str, seed: int, model_args: Mapping[
         raise ValueError(f"{name!r} is a {told['role']}, not a {role}")
     builder = told.get("builder") or (name if ":" in name else f"timm:{name}")
     file = path if weights == "pretrained" else None if weights == "random" else Path(weights)
-    hub = builder.startswith("timm:") and weights == "pretrained" and file is None
+    from_hub = builder.startswith("timm:") and weights == "pretrained" and file is None
     if file is not None:
-        words = f"bundled, {told['origin']}" if name in BUNDLED and file == path else f"file {file.name}"
-    elif hub:
+        words = f"bundled, {told['origin']}" if name in BUNDLED and file == path else f"file {_legible(file.name)}"
+    elif from_hub:
         words = "pretrained, timm"
     else:
         words = f"random, seed {seed}" if weights == "random" else f"as the factory made them, seed {seed}"
     arguments = dict(told.get("arguments", {}))
     if file != path:
         arguments.pop("num_classes", None)  # those of another file are that file's
-    return _Recipe(builder, arguments | dict(model_args), file, hub, words, told)
+    return _Recipe(builder, arguments | dict(model_args), file, from_hub, words, told)
 
 
 def renamed(model: Model, name: str) -> Model:
@@ -323,64 +331,23 @@ def _network(recipe: _Recipe, seed: int, state: Mapping[str, Tensor] | None) -> 
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         if recipe.builder.startswith("timm:"):
-            return _timm(recipe.builder.removeprefix("timm:"), recipe.arguments, state, hub=recipe.hub)
+            name = recipe.builder.removeprefix("timm:")
+            return hub.build(name, recipe.arguments, state, pretrained=recipe.from_hub, near=tuple(BUNDLED))
         factory = _factory(recipe.builder)
         try:
             network = factory(**recipe.arguments)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # a factory of the user's raises what it likes
             source = f"{recipe.file.name!r}: " if recipe.told and recipe.file else ""
-            raise ValueError(f"model: {source}{recipe.builder!r} fails with {recipe.arguments}: {error}") from error
+            raise ValueError(f"model: {source}{recipe.builder!r} fails with {recipe.arguments}: {error!r}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"{recipe.builder!r} returned a {type(network).__name__}, not an nn.Module")
     plain = {"input_size": None, "mean": (0.0,), "std": (1.0,), "interpolation": "bilinear", "crop_pct": 1.0}
     return network, plain
 
 
-def _timm(
-    name: str, arguments: dict[str, Any], state: Mapping[str, Tensor] | None, *, hub: bool
-) -> tuple[nn.Module, dict[str, Any]]:
-    """A timm model, with timm's data configuration."""
-    import timm
-    from timm.data.config import resolve_model_data_config
-
-    known = timm.is_model(name) and ("." not in name or name in timm.list_pretrained())
-    if not known:
-        near = difflib.get_close_matches(
-            name, [*BUNDLED, *timm.list_models(), *timm.list_pretrained()], n=3, cutoff=0.5
-        )
-        hint = f"; near names: {', '.join(near)}" if near else ""
-        raise ValueError(f"model: {name!r} is neither bundled, a file, module:factory, nor timm's{hint}")
-    if state is not None and "num_classes" not in arguments:
-        head = timm.get_pretrained_cfg_value(name, "classifier")
-        head = head if isinstance(head, str) else (head or [""])[0]
-        if f"{head}.weight" in state:
-            arguments = {**arguments, "num_classes": len(state[f"{head}.weight"])}
-    try:
-        network = timm.create_model(name, pretrained=hub, **arguments)
-    except Exception as error:  # a hub fails in as many ways as there are networks and proxies, timm in its own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if hub and not isinstance(error, TypeError):
-            raise OSError(
-                f"the weights of {name!r} are not on this machine and the hub gave none ({reason}); "
-                "give --weights FILE or --weights random"
-            ) from error
-        raise ValueError(f"model: timm cannot build {name!r} with {arguments}: {reason}") from error
-    config = resolve_model_data_config(network)
-    preparation = {k: config[k] for k in ("input_size", "mean", "std", "interpolation", "crop_pct")}
-    return network, preparation | _as_built(preparation, arguments)
-
-
-def _as_built(preparation: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What `in_chans` and `img_size` change: the input size, and mean and std, whose average other channels get."""
-    channels, *size = preparation["input_size"]
-    if "img_size" in arguments:
-        side = arguments["img_size"]
-        size = [side, side] if isinstance(side, int) else list(side)
-    wanted = arguments.get("in_chans", channels)
-    changed: dict[str, Any] = {"input_size": (wanted, *size)}
-    if wanted != channels:
-        changed |= {k: (sum(preparation[k]) / len(preparation[k]),) for k in ("mean", "std")}
-    return changed
+def _legible(name: str) -> str:
+    """`name` with bytes that are no Unicode, which a table cannot hold, spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _factory(name: str) -> Callable[..., Any]:

@@ -4,15 +4,18 @@ A run holds `table.csv`, `arrays.safetensors`, `manifest.json`; a report adds `f
 """
 
 import csv
+import ctypes
 import json
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from errno import EACCES, EDQUOT, EFBIG, ENAMETOOLONG, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,9 @@ COLUMNS = (
     "model", "subject", "layer", "image", "period", "kind", "metric", "value", "low", "high", "p", "n", "unit",
 )  # fmt: skip
 PACKAGES = ("gradlens", "torch", "timm", "captum", "numpy", "scipy", "pandas", "matplotlib", "pillow", "typst")
+FULL = frozenset({ENOSPC, EDQUOT, EFBIG})
+FORBIDDEN = frozenset({EACCES, EPERM, EROFS, ENOTDIR, ENAMETOOLONG})
+UNFINISHED, ASIDE = "gradlens-new", "gradlens-old"  # what a hidden folder holds
 
 
 @dataclass(frozen=True)
@@ -92,41 +98,66 @@ _NUMBERS = {name: [""] for name in ("period", "value", "low", "high", "p", "n")}
 def new_run(out: Path | None, command: str, *, force: bool) -> Iterator[Path]:
     """A hidden folder to write a run into; it takes the place of `out` only when the block ends well.
 
+    Killed at any moment, what stood at `out` is whole there, or put back by the next run with the same target where the
+    system cannot swap two folders in one step. That run also removes hidden folders whose process is dead.
+
     Args:
         out: where the run shall stand; `runs/COMMAND-N` with the first free N where None.
         command: names that folder.
         force: an earlier run at `out` is replaced, once the new one is complete.
 
     Yields:
-        The folder to write into. `run_folder` tells where it will stand.
+        The folder to write into. `run_folder` tells where it will stand, unless the block moves it (`put_beside`).
 
     Raises:
         ValueError: `out` is a file, or a folder that holds anything while `force` is off.
+        OSError: `out` may not be written, or there is no room.
     """
     target = run_folder(out, command)
-    check_free(target, force=force)
-    missing = [folder for folder in target.parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    with _naming(target, FULL | FORBIDDEN):
+        place = target.resolve() if target.is_symlink() else target
+        missing = [folder for folder in place.parents if not folder.exists()]
+        _sweep(place)
+        check_free(target, force=force)
     try:
-        yield work
-        work.chmod(0o777 & ~_umask())
-        _put_in_place(work, target, force=force)
+        with _naming(target, FULL | FORBIDDEN):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            work, lock = _hidden(place, UNFINISHED)
+        try:
+            with _naming(target, FULL):
+                yield work
+            if work.exists():
+                _put_in_place(work, place, force=force)
+        finally:
+            _remove(work, lock)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
         for folder in missing:  # made for this run; gone with it if it failed
             with suppress(OSError):
                 folder.rmdir()
+
+
+@contextmanager
+def _naming(target: Path, numbers: frozenset[int]) -> Iterator[None]:
+    """Turn a refusal of the file system, one of `numbers`, into a sentence about `--out`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+        raise OSError(
+            f"--out: {str(target)!r} cannot be written ({error.strerror}); name a place where there is room and you may "
+            "write; nothing that stood there is lost"
+        ) from error
 
 
 def run_folder(out: Path | None, command: str) -> Path:
     """Where a run shall stand: `out`, or the first free `runs/COMMAND-N`; one that is being written is not free."""
     if out is not None:
         return out
-    runs, number = Path("runs"), 1
-    while (runs / f"{command}-{number}").exists() or any(runs.glob(f".{command}-{number}-*")):
+    number = 1
+    while (target := Path("runs", f"{command}-{number}")).exists() or any(map(_held, _hidden_folders(target))):
         number += 1
-    return runs / f"{command}-{number}"
+    return target
 
 
 def check_free(target: Path, *, force: bool) -> None:
@@ -135,37 +166,132 @@ def check_free(target: Path, *, force: bool) -> None:
     Raises:
         ValueError: `target` is a file or the working directory, or it is not empty while `force` is off.
     """
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"--out: {str(target)!r} is a file; name a directory")
+    for folder in (target, *target.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--out: {str(folder)!r} is a file; name a directory")
     if target.is_dir() and target.samefile(Path.cwd()):
         raise ValueError("--out: is the working directory; name a directory in it")
     if target.is_dir() and any(target.iterdir()) and not force:
         raise ValueError(f"--out: {str(target)!r} is not empty; name another directory, or replace it with --force")
 
 
-def _put_in_place(work: Path, target: Path, *, force: bool) -> None:
-    """Rename `work` to `target`; what stood there goes only afterwards, and not at all without `force`."""
+def put_beside(work: Path, target: Path, ending: str) -> Path:
+    """Move a finished `work` to the first free name beside `target`, `target-ENDING` or `target-ENDING-N`; that name."""
+    name, number = f"{_shortened(target.name)}-{ending}", 1
+    beside = work.with_name(name)
+    while beside.exists():
+        number += 1
+        beside = work.with_name(f"{name}-{number}")
+    return work.rename(beside)
+
+
+def _put_in_place(work: Path, place: Path, *, force: bool) -> None:
+    """Rename `work` to `place`; what stood there goes only afterwards, and not at all without `force`."""
     try:
-        work.rename(target)  # also onto an empty directory
+        work.rename(place)  # also onto an empty directory
         return
     except OSError:
-        if not target.is_dir():
+        if not place.is_dir():
             raise
     if not force:
-        number = 1
-        while (beside := target.with_name(f"{target.name}-{number}")).exists():
-            number += 1
-        work.rename(beside)
-        raise ValueError(f"--out: {str(target)!r} was taken while this run was made; it stands at {str(beside)!r}")
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    target.rename(aside / "run")
+        beside = put_beside(work, place, "new")
+        raise ValueError(f"--out: {str(place)!r} was taken while this run was made; it stands at {str(beside)!r}")
+    if not _exchange(work, place):
+        _exchange_in_steps(work, place)
+
+
+def _exchange(work: Path, place: Path) -> bool:
+    """Swap two folders in one step, so that no moment is without a run at `place`; False where the system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    if not hasattr(libc, "renameat2"):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return libc.renameat2(here, os.fsencode(work), here, os.fsencode(place), exchange) == 0
+
+
+def _exchange_in_steps(work: Path, place: Path) -> None:
+    """Set what is at `place` aside and rename `work` to it; killed between the two, `_sweep` puts the old run back."""
+    aside, lock = _hidden(place, ASIDE)
     try:
-        work.rename(target)
-    except OSError:
-        (aside / "run").rename(target)
-        raise
+        place.rename(aside / place.name)
+        try:
+            work.rename(place)
+        except BaseException:
+            (aside / place.name).rename(place)
+            raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside, lock)
+
+
+def _hidden(place: Path, mark: str) -> tuple[Path, int | None]:
+    """A new hidden folder beside `place`, and the lock on it that dies with this process."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(place, mark), dir=place.parent))
+        lock = _lock(folder)
+        if folder.exists():  # not swept before it was locked
+            folder.chmod(0o777 & ~_umask())
+            return folder, lock
+
+
+def _hidden_folders(place: Path) -> list[Path]:
+    """The hidden folders beside `place`, of living and dead processes."""
+    prefixes = [_prefix(place, mark) for mark in (UNFINISHED, ASIDE)]
+    try:
+        names = [e.name for e in os.scandir(place.parent) if e.name.startswith(tuple(prefixes))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [place.parent / n for n in names if any(n.startswith(p) and len(n) == len(p) + 8 for p in prefixes)]
+
+
+def _sweep(place: Path) -> None:
+    """Remove what killed processes left beside `place`, and put back a run that one had just set aside."""
+    for folder in _hidden_folders(place):
+        lock = _lock(folder)
+        if lock is not None:
+            old = folder / place.name
+            if folder.name.startswith(_prefix(place, ASIDE)) and old.exists() and not place.exists():
+                old.rename(place)
+            _remove(folder, lock)
+
+
+def _held(folder: Path) -> bool:
+    """Whether a living process holds `folder`."""
+    lock = _lock(folder)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
+
+
+def _lock(folder: Path) -> int | None:
+    """An open lock on `folder`; None if another process holds it or the system knows no such lock."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _remove(folder: Path, lock: int | None) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
+
+
+def _prefix(place: Path, mark: str) -> str:
+    """How the names of hidden folders for `place` begin; mkdtemp adds eight characters."""
+    return f".{_shortened(place.name)}-{mark}-"
+
+
+def _shortened(name: str) -> str:
+    """`name` with room for an ending in the 255 bytes that file systems allow."""
+    return name if len(os.fsencode(name)) <= 220 else os.fsencode(name)[:220].decode(errors="ignore")
 
 
 def write_whole(path: Path, content: bytes) -> None:

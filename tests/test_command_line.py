@@ -24,68 +24,6 @@ def process(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[s
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, env=environment)
 
 
-def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """What `gradlens ARGUMENTS` says on stderr while it exits with 2 and prints nothing else."""
-    monkeypatch.setattr(sys, "argv", ["gradlens", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        commands.main()
-    assert stop.value.code == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert "Traceback" not in output.err
-    return " ".join(output.err.split())
-
-
-REFUSED = {
-    "unknown model": (["analyze", "resnet5"], "'resnet5' is neither bundled, a file, module:factory, nor timm's; near"),
-    "no such folder": (["analyze", "--images", "nowhere"], "there is no file or folder 'nowhere'"),
-    "no picture": (["analyze", "--images", "empty"], "'empty' holds no picture"),
-    "no such weights": (["analyze", "--weights", "w.pth"], "there is no file 'w.pth'"),
-    "no such device": (["analyze", "--device", "cuda:99"], "'cuda:99' is not to be had here"),
-    "period 1": (["analyze", "--periods", "1"], "1 px cannot be measured in 128 x 128 px; from 2 to 64"),
-    "period too large": (["analyze", "--periods", "2", "65"], "65 px cannot be measured in 128 x 128 px"),
-    "batch size 0": (["analyze", "--batch-size", "0"], "batch_size: must be at least 1, got 0"),
-    "limit 0": (["analyze", "--limit", "0"], "limit: must be at least 1, got 0"),
-    "window 0": (["analyze", "--window", "0"], "window: must be at least 1, got 0"),
-    "factory without size": (["analyze", "torch.nn:Identity"], "--input-size 3 224 224"),
-    "output in use": (["analyze", "--out", "used"], "'used' is not empty; name another directory"),
-    "output is a file": (["analyze", "--out", "used/file"], "'used/file' is a file"),
-    "unknown flag": (["analyze", "--perids", "2"], "--perids"),
-    "unknown key": (["analyze", "--config", "bad.toml"], "bogus"),
-    "no TOML": (["analyze", "--config", "used/file"], "'file' is no TOML file"),
-    "no such TOML": (["analyze", "--config", "no.toml"], "there is no file 'no.toml'"),
-    "unknown list": (["ls", "metric"], "metrics"),
-    "no run": (
-        ["report", "empty"],
-        "'empty' holds no run of gradlens: table.csv, arrays.safetensors, manifest.json missing",
-    ),
-    "unknown command": (["analyse"], "analyse"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refuses_in_a_sentence(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "file").write_text("= 3")
-    (tmp_path / "bad.toml").write_text('model = "resnet18_half"\nbogus = 3\n')
-    monkeypatch.chdir(tmp_path)
-    arguments, sentence = REFUSED[case]
-    assert sentence in refuse(arguments, capsys, monkeypatch)
-    assert {p.name for p in tmp_path.iterdir()} == {"empty", "used", "bad.toml"}  # nothing left behind
-
-
-def test_a_refusal_leaves_the_earlier_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "table.csv").write_text("earlier")
-    refuse(["analyze", "resnet5", "--out", str(tmp_path / "run"), "--force"], capsys, monkeypatch)
-    assert (tmp_path / "run" / "table.csv").read_text() == "earlier"
-
-
 def test_interrupted_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(arguments: object) -> None:
         raise KeyboardInterrupt

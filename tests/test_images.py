@@ -1,5 +1,7 @@
 """Photographs: which are found, how a file becomes RGB, what a network sees, and what does not read."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -178,6 +180,38 @@ def test_a_cmyk_jpeg_is_in_its_colours(tmp_path: Path) -> None:
     assert np.abs(opened(tmp_path / "x.jpg") - expected).max() <= JPEG_AWAY
 
 
+def test_a_cmyk_jpeg_without_adobes_marker_is_not_inverted(tmp_path: Path) -> None:
+    inks = np.full((SIDE, SIDE, 4), (0, 200, 180, 20), np.uint8)
+    Image.fromarray(inks, "CMYK").save(tmp_path / "adobe.jpg", **JPEG)
+    marked = (tmp_path / "adobe.jpg").read_bytes()
+    at = marked.index(b"\xff\xee")
+    (tmp_path / "plain.jpg").write_bytes(
+        marked[:at] + marked[at + 2 + int.from_bytes(marked[at + 2 : at + 4], "big") :]
+    )
+    inverted = 255 - inks.astype(float)  # Adobe stores what is left of the paper, the standard what is printed
+    expected = (255 - inverted[:, :, :3]) * (255 - inverted[:, :, 3:]) / 255
+    assert np.abs(opened(tmp_path / "plain.jpg") - expected).max() <= JPEG_AWAY
+
+
+def png_of_16_bits(path: Path, levels: NDArray[np.uint16]) -> None:
+    """A PNG of 16 bits a channel, 2 to 4 of them, which Pillow reads but does not write."""
+    height, width, bands = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    told = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(told))
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4], ids=["LA", "RGB", "RGBA"])
+def test_16_bits_a_channel_are_their_8_bit_copy(bands: int, tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (9, 7, bands), dtype=np.uint16)
+    png_of_16_bits(tmp_path / "deep.png", levels)
+    Image.fromarray(np.rint(levels / 257).astype(np.uint8)).save(tmp_path / "copy.png")
+    away = np.abs(opened(tmp_path / "deep.png").astype(int) - opened(tmp_path / "copy.png"))
+    assert away.max() <= (1 if bands == 3 else 3)  # Pillow keeps the upper byte; then colour and alpha are each one off
+
+
 UPRIGHT: dict[int, Callable[[Levels], Levels]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -208,7 +242,59 @@ def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
     assert np.array_equal(opened(tmp_path / "x.gif"), PATCHES)
 
 
+@pytest.mark.parametrize(("suffix", "options"), [("png", {}), ("webp", {"lossless": True}), ("tif", {})])
+def test_of_several_pictures_in_a_file_the_first_is_taken(
+    suffix: str, options: dict[str, bool], tmp_path: Path
+) -> None:
+    first, second = Image.fromarray(PATCHES), Image.fromarray(255 - PATCHES)
+    first.save(tmp_path / f"x.{suffix}", save_all=True, append_images=[second], **options)
+    with Image.open(tmp_path / f"x.{suffix}") as several:
+        assert getattr(several, "n_frames", 1) == 2
+    assert np.array_equal(opened(tmp_path / f"x.{suffix}"), PATCHES)
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_other_files_are_turned_upright_too(suffix: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(PATCHES).save(tmp_path / f"x.{suffix}", exif=exif, **options)
+    assert np.array_equal(opened(tmp_path / f"x.{suffix}"), UPRIGHT[orientation](PATCHES))
+
+
 # What does not read
+
+
+def test_a_large_picture_is_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "x.png")
+    assert images.open_image(tmp_path / "x.png").size == (10_000, 10_000)
+    assert not recwarn.list
+
+
+def test_what_is_left_out_is_named_and_the_rest_is_batched_as_without_it(folder: Path) -> None:
+    left_out: dict[str, str] = {}
+
+    def prepare(image: Image.Image) -> torch.Tensor:
+        return images.fit(image, (3, 4, 4), interpolation="bilinear", crop_pct=1.0)
+
+    def batched(size: int) -> list[tuple[list[str], torch.Tensor]]:
+        return list(images.batches(images.photographs(folder), prepare, size, leave_out=left_out.__setitem__))
+
+    clean = batched(2)
+    assert not left_out
+    (folder / "a" / "broken.png").write_bytes(b"")
+    (folder / "c.png").symlink_to("nowhere")
+    mixed = batched(2)
+    assert left_out == {"a/broken.png": "of no known format", "c.png": "no file, or a link to none"}
+    assert [part for part, _ in mixed] == [part for part, _ in clean]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(mixed, clean, strict=True))
+
+
+def test_without_leave_to_leave_out_the_first_stops(folder: Path) -> None:
+    (folder / "a" / "broken.png").write_bytes(b"")
+    with pytest.raises(images.UnreadableError, match=r"^images: 'broken.png' does not read"):
+        list(images.batches(images.photographs(folder), lambda _: torch.zeros(3, 2, 2), 9))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
@@ -268,6 +354,33 @@ def test_the_centre_is_cropped() -> None:
     levels = random_levels(24, 40, 3)
     got = images.fit(Image.fromarray(levels), (3, 24, 24), interpolation="bilinear", crop_pct=1.0)
     assert torch.equal(got, torch.from_numpy(levels[:, 8:32]).permute(2, 0, 1) / 255)
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)], ids=str)
+def test_a_strip_is_not_enlarged_whole(size: tuple[int, int]) -> None:
+    levels = np.zeros((size[1], size[0], 3), np.uint8)
+    levels[levels.shape[0] // 2 :, levels.shape[1] // 2 :] = 255
+    got = images.fit(Image.fromarray(levels), (3, 224, 224), interpolation="nearest", crop_pct=1.0)
+    assert got.mean() == 0.5  # the middle, which is where black turns white
+
+
+def test_a_long_picture_is_timms_still() -> None:
+    from timm.data.transforms_factory import create_transform
+
+    image = Image.fromarray(random_levels(10, 160, 3))
+    transform = create_transform((3, 24, 24), interpolation="bicubic", crop_pct=0.875, normalize=False)
+    got = images.fit(image, (3, 24, 24), interpolation="bicubic", crop_pct=0.875)
+    assert torch.equal(got, transform(image).float() / 255)
+
+
+@pytest.mark.parametrize("length", [162, 2000])
+def test_the_cut_of_a_strip_is_out_of_sight(length: int) -> None:
+    from timm.data.transforms_factory import create_transform
+
+    image = Image.fromarray(random_levels(10, length, 3))
+    transform = create_transform((3, 20, 20), interpolation="bicubic", crop_pct=1.0, normalize=False)
+    got = images.fit(image, (3, 20, 20), interpolation="bicubic", crop_pct=1.0)
+    assert torch.equal(got, transform(image).float() / 255)
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (24, 24, 3)], ids=["grey", "colour"])

@@ -436,7 +436,7 @@ def test_an_unknown_name_gives_near_ones(name: str, near: str) -> None:
 
 
 def test_a_name_near_nothing_gives_none() -> None:
-    with pytest.raises(ValueError, match=r"nor timm's$"):
+    with pytest.raises(ValueError, match=r"nor timm's; gradlens ls models says what may be named$"):
         models.classifier("zzzzzz")
 
 
@@ -652,12 +652,12 @@ else:
 """
 
 
-def ask(folder: Path, **environment: str) -> str:
+def ask(folder: Path, script: str = ASK, **environment: str) -> str:
     """What a fresh process says that loads a small model from the hub; `folder` is its home."""
     proxies = {f"{scheme}_proxy" for scheme in ("http", "https", "all")}
     kept = {key: value for key, value in os.environ.items() if key.lower() not in proxies}
     done = subprocess.run(
-        [sys.executable, "-c", ASK], cwd=folder, check=True, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", script], cwd=folder, check=True, capture_output=True, text=True, timeout=120,
         env={**kept, "HF_HOME": str(folder / "home"), "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
     )  # fmt: skip
     return done.stdout.strip()
@@ -687,8 +687,21 @@ def test_without_the_hub_one_sentence_names_the_way_out(why: str, tmp_path: Path
     with serving("timm/another", b"") as hub:
         offline = "1" if why == "offline" else "0"
         said = ask(tmp_path, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE=offline)
-    assert said.startswith("the weights of 'test_resnet.r160_in1k' are not on this machine and the hub gave none (")
+    host = hub.endpoint.removeprefix("http://")
+    assert said.startswith(
+        f"the weights of 'test_resnet.r160_in1k' are not on this machine and {host}/timm/test_resnet.r160_in1k gave none ("
+    )
     assert said.endswith("give --weights FILE or --weights random") and "\n" not in said
+
+
+@pytest.mark.slow
+def test_a_hub_out_of_reach_is_not_asked_for_a_minute(tmp_path: Path) -> None:
+    with serving("timm/another", b"") as hub:
+        pass  # its port is closed again
+    timed = "import time; began = time.monotonic()" + ASK + "print(time.monotonic() - began)"
+    *said, seconds = ask(tmp_path, timed, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="0").splitlines()
+    assert "gave none (" in said[0] and said[0].endswith("give --weights FILE or --weights random")
+    assert float(seconds) < 40  # with the library's own repetitions, 46 s of waiting alone
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """Runs: what is written comes back, and a directory appears whole or not at all."""
 
+import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from gradlens.results import COLUMNS, Results, check_free, circumstances, new_run, run_folder, write_whole
+from gradlens import results
+from gradlens.results import COLUMNS, Results, check_free, circumstances, new_run, put_beside, run_folder, write_whole
 
 FILES = ("table.csv", "arrays.safetensors", "manifest.json")
 NUMBERS = ("period", "value", "low", "high", "p", "n")
@@ -74,8 +77,8 @@ def test_a_column_of_texts_like_numbers_stays_text(text: str, tmp_path: Path) ->
 
 def test_a_name_that_is_no_unicode_can_be_written(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")  # a file of a Latin-1 system
-    folder = written(Results(table({"image": name}), manifest={"images": [name]}), tmp_path / "run")
-    assert len(Results.read(folder).table) == 1
+    folder = written(Results(table({}), manifest={"config": {"images": name}}), tmp_path / "run")
+    assert Results.read(folder).manifest["config"]["images"] == "caf\udce9.png"
 
 
 @pytest.mark.parametrize("column", NUMBERS)
@@ -286,30 +289,159 @@ def test_force_keeps_the_old_run_when_the_new_one_fails(tmp_path: Path) -> None:
     assert below(tmp_path) == {"run", "run/old"}
 
 
-@pytest.fixture
-def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an old run in which a forced new one could not be put in place."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "old").write_text("old")
+@pytest.fixture(params=["in one step", "in steps"])
+def swap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How two folders change places; a system that cannot do it in one step is feigned."""
+    if request.param == "in steps":
+        monkeypatch.setattr(results, "_exchange", lambda work, place: False)
+    return request.param
+
+
+def old_and_new(folder: Path) -> None:
+    (folder / "run").mkdir()
+    (folder / "run" / "old").write_text("old")
+    make(folder / "run", force=True)
+
+
+def test_force_leaves_the_new_run_alone(swap: str, tmp_path: Path) -> None:
+    old_and_new(tmp_path)
+    assert below(tmp_path) == {"run", "run/new"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
+def test_linux_swaps_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(work: Path, place: Path) -> None:
+        raise AssertionError("a moment without a run")
+
+    monkeypatch.setattr(results, "_exchange_in_steps", refuse)
+    old_and_new(tmp_path)
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()], ids=["refused", "interrupted"])
+def test_the_old_run_comes_back_when_the_new_one_cannot_be_put_in_place(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rename = Path.rename
 
     def refuse(self: Path, target: Path) -> Path:
-        if (self / "new").exists():
-            raise OSError("no space left")
+        if (self / "new").exists() and not target.exists():  # the old run has been set aside
+            raise error
         return rename(self, target)
 
+    monkeypatch.setattr(results, "_exchange", lambda work, place: False)
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(type(error)):
+        old_and_new(tmp_path)
+    assert below(tmp_path) == {"run", "run/old"}
+
+
+# What killed runs left
+
+
+def dead(folder: Path, mark: str, *holds: str) -> Path:
+    """A hidden folder for `folder / "run"` whose process is gone."""
+    hidden = folder / f".run-{mark}-abcdefgh"
+    for name in holds:
+        (hidden / name).parent.mkdir(parents=True, exist_ok=True)
+        (hidden / name).write_text(name)
+    return hidden
+
+
+def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path) -> None:
+    dead(tmp_path, "gradlens-new", "table.csv")
+    make(tmp_path / "run")
+    assert below(tmp_path) == {"run", "run/new"}
+
+
+def test_a_run_set_aside_by_a_killed_one_is_put_back(tmp_path: Path) -> None:
+    dead(tmp_path, "gradlens-old", "run/old")
+    with pytest.raises(ValueError, match="is not empty"):
+        make(tmp_path / "run")
+    assert below(tmp_path) == {"run", "run/old"}
+
+
+def test_a_run_set_aside_does_not_replace_the_one_that_took_its_place(tmp_path: Path) -> None:
+    dead(tmp_path, "gradlens-old", "run/old")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "newer").write_text("newer")
+    make(tmp_path / "run", force=True, then=lambda: None)
+    assert below(tmp_path) == {"run", "run/new"}
+
+
+def test_a_folder_of_ones_own_is_not_swept(tmp_path: Path) -> None:
+    mine = (".run-settings", ".run-gradlens-new-x", ".walk-gradlens-new-abcdefgh")
+    for name in mine:
+        (tmp_path / name).mkdir()
+    make(tmp_path / "run")
+    assert {p.name for p in tmp_path.iterdir()} == {"run", *mine}
+
+
+def test_the_folder_of_a_living_run_is_not_swept(tmp_path: Path) -> None:
+    def race() -> None:
         make(tmp_path / "run", force=True)
-    return tmp_path
+
+    make(tmp_path / "run", force=True, then=race)
+    assert below(tmp_path) == {"run", "run/new"}
 
 
-def test_the_old_run_comes_back_when_the_new_one_cannot_be_put_in_place(stuck: Path) -> None:
-    assert (stuck / "run" / "old").read_text() == "old"
+def test_the_number_of_a_killed_run_is_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / ".analyze-1-gradlens-new-abcdefgh").mkdir(parents=True)
+    with new_run(None, "analyze", force=False) as work:
+        (work / "a").write_text("")
+        assert run_folder(None, "analyze") == Path("runs/analyze-2")
+    assert below(tmp_path) == {"runs", "runs/analyze-1", "runs/analyze-1/a"}
 
 
-def test_no_temporary_folder_stays_when_the_new_run_cannot_be_put_in_place(stuck: Path) -> None:
-    assert below(stuck) <= {"run", "run/old"}
+# Odd targets
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "run").mkdir(parents=True)
+    (tmp_path / "disk" / "run" / "old").write_text("old")
+    (tmp_path / "link").symlink_to("disk/run")
+    make(tmp_path / "link", force=True)
+    assert below(tmp_path / "disk") == {"run", "run/new"} and (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "漢" * 85], ids=["letters", "three bytes each"])
+def test_a_name_may_be_as_long_as_the_system_allows(name: str, swap: str, tmp_path: Path) -> None:
+    make(tmp_path / name)
+    make(tmp_path / name, force=True)
+    assert below(tmp_path) == {name, f"{name}/new"}
+    with new_run(tmp_path / name, "analyze", force=True) as work:
+        (work / "part").write_text("")
+        beside = put_beside(work, tmp_path / name, "partial")
+    assert below(tmp_path) == {name, f"{name}/new", beside.name, f"{beside.name}/part"}
+
+
+def test_what_is_put_beside_takes_the_first_free_name(tmp_path: Path) -> None:
+    for name in ("run-partial", "run-partial-2", "run-partial-3"):
+        with new_run(tmp_path / "run", "analyze", force=True) as work:
+            assert put_beside(work, tmp_path / "run", "partial") == tmp_path / name
+    assert below(tmp_path) == {"run-partial", "run-partial-2", "run-partial-3"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told_in_a_sentence(number: int, tmp_path: Path) -> None:
+    with pytest.raises(OSError) as refusal:
+        make(tmp_path / "run", then=throw(OSError(number, os.strerror(number))))
+    assert str(refusal.value) == (
+        f"--out: '{tmp_path / 'run'}' cannot be written ({os.strerror(number)}); name a place where there is room and "
+        "you may write; nothing that stood there is lost"
+    )
+    assert below(tmp_path) == set()
+
+
+def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"^--out: '.*/file' is a file; name a directory$"):
+        make(tmp_path / "file" / "deep" / "run")
+
+
+def test_the_errors_of_the_block_are_its_own(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="of weights"):
+        make(tmp_path / "run", then=throw(PermissionError(errno.EACCES, "of weights")))
 
 
 def test_two_runs_at_once_both_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
