@@ -163,7 +163,7 @@ def run(app: Callable[..., Any], arguments: Sequence[str] | None = None) -> None
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that its encoding does not hold is no error
     try:
-        code = app(arguments)
+        code = app(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)

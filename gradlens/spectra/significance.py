@@ -295,7 +295,7 @@ def _p_value(spectrum: ShortTime, ready: Plan, extent: tuple[int, ...], channels
         for planes in group.planes:
             shared = shared + planes.line_pairs * planes.covariance(departure)
         pool = departure[:, :POOL] if not group.real else departure.unflatten(1, (2, -1))[:, :, :POOL].flatten(1)
-        draws = draws + _drawn(pool, excess.shape[-1], number)
+        draws = draws + _drawn(pool - pool.mean(-1, keepdim=True), excess.shape[-1], number)
     # upright edges have spectra that are a product of one for each axis: whole rows of harmonics rise and fall together
     surplus = shared.clamp(min=0) / torch.where(variance > 0, variance, 1.0)
     draws = (stretch(ready, extent, channels) ** 2 + surplus).sqrt()[:, None] * draws
