@@ -2,11 +2,14 @@
 
 White, pink and edge-like noise and photographs without a lattice, then photographs with one of one or two grey levels.
 A calibrated test rejects a share of the first equal to its level, a powerful one all of the second. Photographs are
-split in two halves by a hash of their name: choices are made on the first and reported on both. Run:
-`python -m analyses.calibration PHOTOGRAPHS`; without photographs only the noise is measured.
+split in two halves by a hash of their name: choices are made on the first and reported on both. Also the bias of the
+imbalance, and how often the intervals of few images hold the true mean. Run:
+`python -m analyses.calibration PHOTOGRAPHS`; without photographs only the noise is measured. `summary` makes the page of
+the report from the table.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -19,16 +22,24 @@ from cyclopts import Parameter
 from PIL import Image
 from torch import Tensor
 
+from gradlens.compare import interval
 from gradlens.console import application, progress, say
 from gradlens.console import run as run_command
 from gradlens.images import photographs
 from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder
-from gradlens.spectra import lattice_test, phase_imbalance
+from gradlens.spectra import fine_detail, lattice_test, phase_imbalance
+from gradlens.spectra.envelope import Kind
 from gradlens.spectra.statistics import KINDS
 
 PERIODS = (2, 3, 4, 6, 8, 16, 32)
 PHOTOGRAPH_PERIODS = (2, 4, 8)
 LEVELS = (0.01, 0.1)
+WHAT_IS_TESTED: dict[str, tuple[tuple[Kind, tuple[int, ...]], ...]] = {
+    "photographs": (("signed", PHOTOGRAPH_PERIODS), ("envelope", PHOTOGRAPH_PERIODS)),
+    "photographs' detail": (("envelope", PHOTOGRAPH_PERIODS),),  # what `gradlens measure` tests
+    "photographs, sign lattice of 1 grey level": (("signed", (2,)),),
+    "photographs, sign lattice of 2 grey levels": (("signed", (2,)),),
+}
 SHRINK = 0.47  # no small multiple of 1/8: the 8 px lattice of JPEG does not become another period of ours
 LEAST_SIDE = 120
 
@@ -88,6 +99,7 @@ def run(config: Config) -> Results:
                 rows += _rejections(f"{name}, {side} px, {'grey' if channels == 1 else 'RGB'}", batches, PERIODS)
                 advance()
         rows += _imbalances(config)
+        rows += _coverages(config)
         rows += _photographs([(p.name, p.open()) for p in found], advance)
     manifest = circumstances() | {"command": "python -m analyses.calibration PHOTOGRAPHS", "seed": config.seed}
     return Results(pd.DataFrame(rows).reindex(columns=list(COLUMNS)), {}, manifest)
@@ -144,6 +156,25 @@ def _imbalances(config: Config) -> list[dict]:
     return rows
 
 
+def _coverages(config: Config) -> list[dict]:
+    """How often the interval of the mean of few values holds the true mean."""
+    generator = np.random.default_rng(config.seed)
+    draw = {
+        "normal": (lambda size: generator.standard_normal(size), 0.0),
+        "lognormal": (lambda size: generator.lognormal(size=size), np.exp(0.5)),
+    }
+    rows = []
+    for name, (values, mean) in draw.items():
+        for n in (3, 4, 8, 16, 64):
+            sets = [interval(values(n)) for _ in range(config.draws)]
+            rows.append(
+                {"model": f"intervals, {name} values", "subject": "image", "layer": "", "image": "", "kind": ""}
+                | {"metric": "interval", "n": n, "unit": "covered"}
+                | {"value": np.mean([low <= mean <= high for low, high in sets])}
+            )
+    return rows
+
+
 def _photographs(found: list[tuple[str, Image.Image]], advance: Callable[[], None]) -> list[dict]:
     """Rejections on photographs of each half and of both, plain and with a planted sign lattice."""
     measured: dict[tuple[str, str, int], list[tuple[int, float, float]]] = {}
@@ -156,8 +187,8 @@ def _photographs(found: list[tuple[str, Image.Image]], advance: Callable[[], Non
         pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), dtype=np.float32)
         x = torch.from_numpy(pixels).movedim(-1, 0)[None]
         for what, y in _variants(x):
-            for kind in KINDS if what == "photographs" else ("signed",):
-                for period in PHOTOGRAPH_PERIODS if what == "photographs" else (2,):
+            for kind, periods in WHAT_IS_TESTED[what]:
+                for period in periods:
                     test = lattice_test(y, period, kind=kind)
                     entry = (half, test.contrast.item(), test.p_value.item())
                     measured.setdefault((what, kind, period), []).append(entry)
@@ -172,8 +203,9 @@ def _photographs(found: list[tuple[str, Image.Image]], advance: Callable[[], Non
 
 
 def _variants(x: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The photograph, and its central 128 px with a sign lattice of one and of two grey levels."""
+    """The photograph, its fine detail, and its central 128 px with a sign lattice of one and of two grey levels."""
     yield "photographs", x
+    yield "photographs' detail", fine_detail(x)
     top, left = ((side - min(side, 128)) // 2 for side in x.shape[2:])
     crop = x[..., top : top + 128, left : left + 128]
     rows, columns = (torch.arange(side) for side in crop.shape[2:])
@@ -183,6 +215,32 @@ def _variants(x: Tensor) -> Iterator[tuple[str, Tensor]]:
             f"photographs, sign lattice of {levels} grey level{'s' * (levels > 1)}",
             (crop + levels * sign).clamp(0, 255),
         )
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a kind of image and family: the least and the largest share of p at most 0.01 and 0.1 over its rows.
+
+    Columns `what, kind, periods, n, low_01, high_01, low_1, high_1`; of intervals, the coverage by `n`.
+    """
+    records = table.to_dict(orient="records")
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for record in records:
+        if record["metric"] == "lattice_test":
+            what = re.sub(r", \d+ px, (grey|RGB)$", "", record["model"])
+            groups.setdefault((what, record["kind"]), []).append(record)
+    rows = []
+    for (what, kind), group in groups.items():
+        periods = sorted({int(r["period"]) for r in group})
+        row = {"what": what, "kind": kind, "periods": " ".join(map(str, periods)), "n": max(int(r["n"]) for r in group)}
+        for level, name in zip(LEVELS, ("01", "1"), strict=True):
+            shares = [r["value"] for r in group if r["p"] == level]
+            row |= {f"low_{name}": min(shares), f"high_{name}": max(shares)}
+        rows.append(row)
+    for record in records:
+        if record["metric"] in ("phase_imbalance", "interval"):
+            row = {"what": record["model"], "kind": record["metric"], "periods": "", "n": int(record["n"])}
+            rows.append(row | {"low_01": record["value"]})
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
@@ -198,9 +256,7 @@ def main() -> None:
             results = run(config)
             results.write(folder)
         t = results.table
-        shown = t.loc[t["metric"] != "lattice_contrast"]
-        wide = shown.pivot_table(index=["model", "kind", "period"], columns="p", values="value", sort=False)
-        print(wide.to_string(float_format="{:.3f}".format))
+        print(summary(t).to_string(index=False, float_format="{:.3f}".format, na_rep=""))
         say(f"results: {target}")
         return 0
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from gradlens.report import (
     answer,
+    calibration,
     control,
     maps,
     method,
@@ -40,6 +41,7 @@ SECTIONS: dict[str, Section] = {
     "stages": stages.section,
     "control": control.section,
     "table": table.section,
+    "calibration": calibration.section,
     "method": method.section,
 }
 
@@ -50,6 +52,7 @@ SETS_SECTIONS: dict[str, SetsSection] = {
     "images": sets_images.section,
     "spectrum": sets_spectrum.section,
     "table": sets_table.section,
+    "calibration": calibration.section,
     "method": sets_method.section,
 }
 

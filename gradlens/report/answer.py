@@ -26,6 +26,8 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     blocks: list[Block] = []
     drawn: dict[str, bytes] = {}
     several = len(run.names) > 1
+    if run.results.manifest.get("partial"):
+        blocks.append(paragraph(*_unfinished(run)))
     if several:
         blocks.append(paragraph(*_comparison(run)))
     for index, model in enumerate(run.names):
@@ -35,6 +37,16 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
         drawn[path] = _picture(run, model)
         blocks += [answer(*_verdict(run, model)), bullets(*_reasons(run, model)), _figure(run, model, path)]
     return blocks, drawn
+
+
+def _unfinished(run: Run) -> list[Part]:
+    """What a run that was stopped lacks."""
+    asked = run.results.manifest["asked"]
+    lacking = "" if asked["models"] == len(run.names) else f" and {len(run.names)} of {asked['models']} models"
+    return [
+        strong("Partial. "),
+        plain(f"This run was stopped: it holds {len(run.images)} of {counted(asked['images'], 'image')}{lacking}."),
+    ]
 
 
 def _comparison(run: Run) -> list[Part]:
