@@ -46,7 +46,7 @@ class Config:
     side: Annotated[int, Parameter(help="Of the images, in pixels.")] = 224
     batch_size: Annotated[int, Parameter(help="Of the gradients against the autograd loop.")] = 8
     large_batch: Annotated[int, Parameter(help="Of the metrics, and against captum.")] = 64
-    batches: Annotated[int, Parameter(help="In one timing.")] = 2
+    batches: Annotated[int, Parameter(help="In one timing.")] = 4
     pairs: Annotated[int, Parameter(help="Timings of both sides.")] = 9
     device: Annotated[str, Parameter(help="cpu, cuda.")] = "cpu"
     seed: Annotated[int, Parameter(help="Of weights and images.")] = 0

@@ -179,7 +179,7 @@ def _guided_backprop(model: nn.Module, images: Tensor, score: Score) -> Tensor:
     with _Guidance() as guidance:
         found = gradients(model, images, score)[0]
     if not guidance.met:
-        raise ValueError("method: guided-backprop guides ReLUs and the model runs none; take saliency")
+        raise ValueError("method: guided-backprop guides ReLUs and the model runs none; take the gradient itself")
     return found
 
 

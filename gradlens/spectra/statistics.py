@@ -21,6 +21,7 @@ from gradlens.spectra.significance import ShortTimes, prepare
 
 KINDS: tuple[Kind, ...] = ("signed", "envelope")
 SPECTRUM_SIDE = 128
+LEAST_ROOM = 1024  # numbers of images that are kept in one piece
 GROUPS = 256  # of images whose phase energies are kept apart
 VALUES_AT_ONCE = (1 << 26, 1 << 20)  # elsewhere, and on a CPU, whose caches hold 8 MiB
 
@@ -95,7 +96,7 @@ class LatticeStream:
     def __init__(self, periods: Sequence[int], *, window: int = 32) -> None:
         self.periods = tuple(periods)
         self.window = window
-        self._values: dict[tuple, list[Tensor]] = {}
+        self._values: dict[tuple, tuple[Tensor, int]] = {}
         self._sums: dict[tuple, Tensor] = {}
         self._floors: dict[int, tuple[float, int]] = dict.fromkeys(self.periods, (0.0, 0))
         self._first: tuple[int, ...] | None = None
@@ -174,7 +175,11 @@ class LatticeStream:
     def _keep(self, name: str, key: object, value: Tensor, finite: Tensor | None = None) -> None:
         """Note the numbers of some images; NaN where an image is not finite."""
         value = value if finite is None else torch.where(finite, value, float("nan"))
-        self._values.setdefault((name, key), []).append(value)
+        held, n = self._values.get((name, key), (value.new_empty(0), 0))
+        if n + len(value) > len(held):  # one tensor a batch, strewn over the heap, would keep its holes from being used
+            held = torch.cat([held[:n], value.new_empty(max(LEAST_ROOM, n + len(value)))])
+        held[n : n + len(value)] = value
+        self._values[name, key] = held, n + len(value)
 
     def _add(self, name: str, value: Tensor) -> None:
         self._sums[name,] = self._sums[name,] + value if (name,) in self._sums else value
@@ -200,9 +205,10 @@ class LatticeStream:
             raise ValueError("x: must hold at least one image")
 
         def every(name: str) -> dict:
-            return {key[1]: torch.cat(parts).cpu() for key, parts in self._values.items() if key[0] == name}
+            return {key[1]: held[:n].cpu().clone() for key, (held, n) in self._values.items() if key[0] == name}
 
-        skipped = ~torch.cat(self._values["finite", None]).cpu()
+        held, n = self._values["finite", None]
+        skipped = ~held[:n].cpu()
         images = self._sums["images",].cpu()
         side = (min(SPECTRUM_SIDE, *self._first[1:]),) * (len(self._first) - 1)
         power = whole_spectrum(self._sums["power",].cpu() / images, side)
