@@ -78,14 +78,11 @@ def short_time(x: Tensor, lengths: tuple[int, ...], *, pseudo: bool, by_window: 
     """
     starts = window_starts(tuple(x.shape[2:]), lengths)
     grid = tuple(map(len, starts))
-    cut = _Cut(lengths, starts, x.device)
+    cut = _Cut(lengths, starts, x.device, pseudo=pseudo)
     images = max(1, WINDOWED_VALUES[x.device.type == "cpu"] // (x.shape[1] * prod(grid) * prod(lengths)))
     # two real windows as one complex one: three times faster, but their phases cannot be turned by themselves
     packed = not (by_window or x.requires_grad or (pseudo and cut.turn is not None))
-    parts = [
-        cut.packed(part, pseudo=pseudo) if packed else cut.apart(part, pseudo=pseudo, by_window=by_window)
-        for part in x.split(images)
-    ]
+    parts = [cut.packed(part) if packed else cut.apart(part, by_window=by_window) for part in x.split(images)]
     shape = (prod(grid), half_bins(lengths)) if by_window else (half_bins(lengths),)
     power, square = (torch.cat([*values, x.new_zeros(0, *shape)]) for values in zip(*parts, strict=True))
     count = 1 if by_window else prod(grid)
@@ -95,16 +92,20 @@ def short_time(x: Tensor, lengths: tuple[int, ...], *, pseudo: bool, by_window: 
 class _Cut:
     """How signals of one size are cut into Hann windows, and what is summed of their spectra."""
 
-    def __init__(self, lengths: tuple[int, ...], starts: list[list[int]], device: torch.device) -> None:
+    def __init__(
+        self, lengths: tuple[int, ...], starts: list[list[int]], device: torch.device, *, pseudo: bool
+    ) -> None:
         self.lengths, self.starts = lengths, starts
         self.dimensions = len(lengths)
         self.axes = tuple(range(-self.dimensions, 0))
         self.taper = _taper(lengths, device, "hann")
-        self.turn = _position_phase(lengths, starts, device)
+        self.turn = _position_phase(lengths, starts, device) if pseudo else None
+        self.pseudo = pseudo
+        self.dc = _around_dc(lengths, torch.fft.fftn(self.taper))
         whole, mirror = _half_of_whole(lengths)
         self.whole, self.mirror = whole.to(device), mirror.to(device)
 
-    def packed(self, x: Tensor, *, pseudo: bool) -> tuple[Tensor, Tensor]:
+    def packed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over channels and windows `[n B]` of the power and, where asked for, of the squared spectra.
 
         With Z the transform of the windows a + i b, and Y of a - i b, |A|^2 + |B|^2 = (|Z(f)|^2 + |Z(-f)|^2) / 2 and
@@ -124,14 +125,14 @@ class _Cut:
             pair[..., 1].select(axis, -1).zero_()
         spectrum = torch.fft.fftn(torch.view_as_complex(pair), dim=self.axes)
         square = None
-        if pseudo:
+        if self.pseudo:
             product = torch.view_as_real(torch.fft.fftn(torch.view_as_complex(pair).conj(), dim=self.axes))
             product = product.mul_(torch.view_as_real(spectrum)).flatten(1, 1 + self.dimensions).flatten(2).sum(1)
             square = (product[:, ::2] - product[:, 1::2])[:, self.whole]
         means = _window_means(x, self.lengths, self.starts)
         second = torch.zeros_like(means.narrow(axis, 0, pairs))
         second.narrow(axis, 0, count - pairs).copy_(means.narrow(axis, pairs, count - pairs))
-        near, leak = _around_dc(self.lengths, torch.fft.fftn(self.taper))
+        near, leak = self.dc
         flat = spectrum.flatten(1, 1 + self.dimensions).flatten(2)  # [n M *L]
         flat[..., near] -= torch.complex(means.narrow(axis, 0, pairs), second).flatten(1)[..., None] * leak
         values = torch.view_as_real(flat)
@@ -140,7 +141,7 @@ class _Cut:
         power = (total[:, self.whole] + total[:, self.mirror]) / 2
         return power, torch.zeros_like(power) if square is None else square
 
-    def apart(self, x: Tensor, *, pseudo: bool, by_window: bool) -> tuple[Tensor, Tensor]:
+    def apart(self, x: Tensor, *, by_window: bool) -> tuple[Tensor, Tensor]:
         """The same, window by window `[n W B]` if wanted; each window is transformed by itself."""
         x = _above_corner(x)
         windows = _windows(x, self.lengths, self.starts)
@@ -153,7 +154,7 @@ class _Cut:
             spectrum = spectrum.index_add(-1, near, -change.to(spectrum))
         over = (1,) if by_window else (1, 2)
         power = (spectrum.real.square() + spectrum.imag.square()).sum(over)
-        if not pseudo:
+        if not self.pseudo:
             return power, torch.zeros_like(power)
         squared = spectrum.square()
         return power, (squared if self.turn is None else squared * self.turn).real.sum(over)
@@ -201,18 +202,22 @@ def window_starts(extent: tuple[int, ...], lengths: tuple[int, ...]) -> list[lis
 def _windows(x: Tensor, lengths: tuple[int, ...], starts: list[list[int]]) -> Tensor:
     """`[N C *spatial]` cut into windows: `[N C *grid *L]`, a view where they are evenly spaced."""
     for axis, (length, begin) in enumerate(zip(lengths, starts, strict=True), start=2):
-        steps = {b - a for a, b in pairwise(begin)} or {1}
-        if len(steps) == 1:
-            x = x.unfold(axis, length, steps.pop())
-        else:
-            x = torch.stack([x.narrow(axis, b, length).movedim(axis, -1) for b in begin], axis)
+        x = _unfolded(x, axis, length, begin)
     return x
+
+
+def _unfolded(x: Tensor, axis: int, length: int, starts: list[int]) -> Tensor:
+    """`x` cut along `axis` into pieces of `length` from `starts`, which become the last axis; a view where it can be."""
+    steps = {b - a for a, b in pairwise(starts)} or {1}
+    if len(steps) == 1:
+        return x.narrow(axis, 0, starts[-1] + length).unfold(axis, length, steps.pop())
+    return torch.stack([x.narrow(axis, b, length).movedim(axis, -1) for b in starts], axis)
 
 
 def _window_means(x: Tensor, lengths: tuple[int, ...], starts: list[list[int]]) -> Tensor:
     """The mean of each window `[N C *grid]`, axis by axis."""
     for axis, (length, begin) in enumerate(zip(lengths, starts, strict=True), start=2):
-        x = torch.stack([x.narrow(axis, b, length).mean(axis) for b in begin], axis)
+        x = _unfolded(x, axis, length, begin).mean(-1)
     return x
 
 
