@@ -20,16 +20,15 @@ import pandas as pd
 import torch
 from cyclopts import Parameter
 from PIL import Image
-from scipy import stats
 from torch import Tensor, nn
 
 from gradlens import models, networks
 from gradlens.checkpoints import fill, read_state
-from gradlens.compare import contrast, measure
+from gradlens.compare import contrast, contrast_of_sets, measure
 from gradlens.console import application, progress, say
 from gradlens.console import run as run_command
 from gradlens.images import photographs
-from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder
+from gradlens.results import Results, circumstances, new_run, run_folder
 from gradlens.spectra import LatticeStream
 
 PERIODS = (2, 4, 8)
@@ -183,28 +182,6 @@ def _measured(folder: Path, model: str, subject: str) -> pd.DataFrame:
     for photograph in found:
         stream.update(_pixels(photograph.open()))
     return measure(stream.compute(), model=model, subject=subject, names=[p.name for p in found])
-
-
-def contrast_of_sets(table: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """As `gradlens.compare.contrast` where the images of both are not the same: the difference of means with its interval.
-
-    Source: Welch 1947, for samples of unequal variance.
-    """
-    keys = ["subject", "layer", "period", "kind", "metric", "unit"]
-    rows = []
-    for _, group in table.loc[table["image"] != ""].groupby(keys, sort=False):
-        other = baseline.loc[baseline["image"] != ""].merge(group[keys].iloc[:1], on=keys)
-        x, y = (values["value"].dropna().to_numpy(float) for values in (group, other))
-        row = group.to_dict("records")[0] | {
-            "model": f"{group['model'].iloc[0]} - {other['model'].iloc[0]}",
-            "image": "",
-        }
-        row |= dict.fromkeys(("value", "low", "high", "p"), np.nan) | {"n": len(x) + len(y)}
-        if min(len(x), len(y)) > 1:
-            low, high = stats.ttest_ind(x, y, equal_var=False).confidence_interval()
-            row |= {"value": x.mean() - y.mean(), "low": low, "high": high}
-        rows.append(row)
-    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
 
 
 def _drawn(generator: models.Model, config: Config) -> Pictures:

@@ -23,6 +23,7 @@ from gradlens.spectra import (
 )
 
 RESAMPLES = 4000
+LARGE = 2000  # values whose bootstrap means are normal for every purpose here
 LEVEL = 0.95
 SIGNIFICANCE = 0.01
 LEAST_IMAGES = 3  # two have an interval that is right half of the time
@@ -135,7 +136,7 @@ def difference_interval(ours: np.ndarray, theirs: np.ndarray, *, seed: int = 0) 
         return difference, difference
     freedom = errors.sum() ** 2 / (errors**2 / [n - 1, m - 1]).sum()
     departures = (
-        sign * np.sqrt(k / (k - 1)) * (_resample_counts(k, seed + number) @ (values - values.mean()) / k)
+        sign * np.sqrt(k / (k - 1)) * _resampled_means(values - values.mean(), seed + number)
         for number, (values, k, sign) in enumerate(((ours, n, 1), (theirs, m, -1)))
     )
     tail = stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, freedom))
@@ -192,7 +193,7 @@ def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     values = values[~np.isnan(values)]
     if len(values) < LEAST_IMAGES:
         return float("nan"), float("nan")
-    return _percentiles(_resample_counts(len(values), seed) @ values / len(values), len(values))
+    return _percentiles(_resampled_means(values, seed), len(values))
 
 
 def fisher(p_values: np.ndarray) -> float:
@@ -285,6 +286,14 @@ def _imbalance_interval(departure: np.ndarray) -> tuple[float, float]:
     counts, own, pairs = counts[pairs > 0], own[pairs > 0], pairs[pairs > 0]
     squared = (np.square(counts @ departure).sum(1) - own) / (pairs * departure.shape[1])
     return _percentiles(np.sign(squared) * np.sqrt(np.abs(squared)), n)
+
+
+def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
+    """The mean of each bootstrap sample of `values` `[N]`; of very many they are normal, and drawn as such."""
+    n = len(values)
+    if n > LARGE:
+        return np.random.default_rng(seed).normal(values.mean(), values.std() / np.sqrt(n), RESAMPLES)
+    return _resample_counts(n, seed) @ values / n
 
 
 def _resample_counts(n: int, seed: int) -> np.ndarray:

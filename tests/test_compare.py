@@ -13,6 +13,7 @@ from scipy import stats
 
 from gradlens import spectra
 from gradlens.compare import (
+    LARGE,
     _imbalance_interval,
     adjusted,
     contrast,
@@ -494,3 +495,12 @@ def test_rows_of_a_spectrum_distance() -> None:
     assert list(found["value"]) == [distance, floor] and found["p"].iloc[0] == p_value
     paired = spectrum_distance_rows(ours, theirs[:6], model="A - B", subject="sample", paired=True)
     assert (paired["n"] == 6).all()
+
+
+def test_interval_of_very_many_is_that_of_resampling_them() -> None:
+    values = np.random.default_rng(0).lognormal(size=LARGE + 1)
+    resampled = np.random.default_rng(1).choice(values, (2000, len(values))).mean(1)
+    low, high = interval(values)
+    spread = resampled.std()
+    for end, expected in ((low, np.quantile(resampled, 0.025)), (high, np.quantile(resampled, 0.975))):
+        assert end == pytest.approx(expected, abs=0.15 * spread)  # quantiles of 4,000 and 2,000 draws stray by 0.07
