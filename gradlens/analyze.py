@@ -30,7 +30,7 @@ from gradlens.console import (
     say,
     stoppable,
 )
-from gradlens.results import Results, circumstances, new_run, put_beside, run_folder
+from gradlens.results import Results, circumstances, new_run, run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,21 +103,9 @@ def analyze(config: Config) -> Path:
     target = run_folder(config.out, "analyze")
     with new_run(target, "analyze", force=config.force) as folder:
         say(f"gradlens: analysing {config.model}; loading PyTorch")
-        from gradlens.report import write_report
+        from gradlens.report import complete
 
-        results = measure_models(config)
-        results.write(folder)
-        partial = results.manifest["partial"]
-        try:
-            say("drawing the report")
-            write_report(folder)
-        except KeyboardInterrupt:
-            if partial:
-                raise
-            partial = True
-            say("measured to the end, but without a report: gradlens report draws it")
-        if partial and target.is_dir() and any(target.iterdir()):
-            target = put_beside(folder, target, "partial")
+        target, partial = complete(measure_models(config), folder, target)
     if partial:
         raise Interrupted(target)
     return target

@@ -184,16 +184,21 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
 def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     """A 95 % bootstrap interval for the mean of `values` `[N]`: percentiles, widened for small N.
 
-    The percentiles are those of Hesterberg's expanded percentile interval. It cannot leave the range of the values, so it
-    covers less than it says for very few: normal values in 0.77 of cases for n = 3, 0.87 for 4, 0.95 from 10 on (the
-    simulation is in the tests). NaN for fewer than three values.
+    The departures of the resampled means are stretched by sqrt(n / (n - 1)), and the percentiles are taken where a t
+    distribution with n - 1 degrees of freedom has its 2.5 % tails. Of very few values it covers less than it says: of
+    normal ones in 0.82 of cases for n = 3, 0.91 for 4, 0.95 from 8 on (`analyses.calibration`). NaN for fewer than three.
 
     Source: Hesterberg 2015, "What teachers should know about the bootstrap", section 4.4.
     """
     values = values[~np.isnan(values)]
-    if len(values) < LEAST_IMAGES:
+    n = len(values)
+    if n < LEAST_IMAGES:
         return float("nan"), float("nan")
-    return _percentiles(_resampled_means(values, seed), len(values))
+    mean = float(values.mean())
+    departures = np.sqrt(n / (n - 1)) * _resampled_means(values - mean, seed)
+    tail = stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, n - 1))
+    low, high = np.quantile(departures, [tail, 1 - tail])
+    return mean + float(low), mean + float(high)
 
 
 def fisher(p_values: np.ndarray) -> float:

@@ -6,8 +6,7 @@ as it is: never resized, never cropped. Torch is imported after the first line i
 
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import groupby
 from math import isnan, prod
@@ -18,13 +17,16 @@ from cyclopts import App, Parameter
 
 from gradlens.console import (
     NOT_IN_COMMAND,
+    Interrupted,
     application,
     command_line,
+    deliver,
     device_named,
     plain,
     progress,
     run,
     say,
+    stoppable,
 )
 from gradlens.results import Results, circumstances, new_run, run_folder
 
@@ -87,23 +89,28 @@ class Pictures:
     def names(self) -> list[str]:
         return [photograph.name for photograph in self.found]
 
+    def first(self, count: int) -> "Pictures":
+        """The first `count` of them, and what did not read."""
+        return replace(self, found=self.found[:count], shapes=self.shapes[:count])
+
 
 def measure(config: Config) -> Path:
     """Do the whole job; returns the folder of the run.
 
     Raises:
         ValueError, OSError: something asked for cannot be had; the message names it and the remedy.
+        Interrupted: after Ctrl-C; what was measured is kept, beside an earlier run.
     """
     _check_early(config)
     target = run_folder(config.out, "measure")
     with new_run(target, "measure", force=config.force) as folder:
         said = str(config.images[0]) if len(config.images) == 1 else f"{len(config.images)} paths"
         say(f"gradlens: measuring {said}; loading PyTorch")
-        from gradlens.report import write_report
+        from gradlens.report import complete
 
-        measure_pictures(config).write(folder)
-        say("drawing the report")
-        write_report(folder)
+        target, partial = complete(measure_pictures(config), folder, target)
+    if partial:
+        raise Interrupted(target)
     return target
 
 
@@ -122,8 +129,20 @@ def measure_pictures(config: Config) -> Results:
     channels = max(shape[0] for shape in shapes)
     side = min(COMPARED_SIDE, *(extent for shape in shapes for extent in shape[1:])) if len(sets) == 2 else None
     tables, arrays, entries, powers = [], {}, [], []
+    asked = [len(pictures.found) for pictures in sets]
+    streams = []
+    with stoppable() as stopped:
+        for number, pictures in enumerate(sets):
+            measured = _stream(pictures, periods, channels, side, config.window, device, stopped)
+            if measured is None:
+                break
+            streams.append(measured)
+            sets[number] = pictures.first(measured[0].count)
+    if not streams:
+        raise KeyboardInterrupt
+    sets = sets[: len(streams)]
     for index, pictures in enumerate(sets):
-        statistics, power = _stream(pictures, periods, channels, side, config.window, device)
+        statistics, power = streams[index]
         table = compare.measure(statistics, model=pictures.name, subject=pictures.subject, names=pictures.names)
         tables.append(table.assign(layer=table["kind"].map(lambda kind: "" if kind == "signed" else DETAIL)))
         arrays |= {f"{index}/{name}": getattr(statistics, name).numpy() for name in ("power", "frequency", "profile")}
@@ -140,6 +159,8 @@ def measure_pictures(config: Config) -> Results:
         "paired": pairs is not None,
         "channels": channels,
         "compared_side": side,
+        "partial": [len(pictures.found) for pictures in sets] != asked,
+        "asked": asked,
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
@@ -220,23 +241,36 @@ def _periods(wanted: Sequence[int] | None, samples: Pictures) -> list[int]:
 
 
 def _stream(
-    pictures: Pictures, periods: Sequence[int], channels: int, side: int | None, window: int, device: Any
-) -> "tuple[LatticeStatistics, Tensor | None]":
+    pictures: Pictures,
+    periods: Sequence[int],
+    channels: int,
+    side: int | None,
+    window: int,
+    device: Any,
+    stopped: Callable[[], bool],
+) -> "tuple[LatticeStatistics, Tensor | None] | None":
     """The statistics of a set, signed of the pictures and envelope and phases of their fine detail, and, where it shall be
-    compared, each picture's spectrum on windows of `side` px."""
+    compared, each picture's spectrum on windows of `side` px. None if it is `stopped` before the first batch.
+    """
     import torch
 
     from gradlens.spectra import LatticeStream, fine_detail, normalised_power
 
     stream, detail, powers = LatticeStream(periods, window=window), LatticeStream(periods, window=window), []
+    measured = False
     with progress(pictures.name, len(pictures.found)) as advance:
-        for x in _batches(pictures, channels):
+        for x in () if stopped() else _batches(pictures, channels):
             x = x.to(device)
             stream.update(x)
             detail.update(fine_detail(x))
             if side is not None:
                 powers.append(normalised_power(x, size=side).float().cpu())
             advance(len(x))
+            measured = True
+            if stopped():
+                break
+    if not measured:
+        return None
     return _of_both(stream.compute(), detail.compute()), torch.cat(powers) if powers else None
 
 
@@ -441,11 +475,14 @@ def finish(folder: Path, *, as_json: bool) -> None:
     results = Results.read(folder)
     if as_json:
         table = json.loads(results.table.to_json(orient="records", double_precision=10) or "[]")
-        print(json.dumps({"out": str(folder), "table": table, "manifest": results.manifest}, ensure_ascii=False))
+        deliver(json.dumps({"out": str(folder), "table": table, "manifest": results.manifest}, ensure_ascii=False))
         return
-    print(short_table(folder))
-    sys.stdout.flush()
-    say(f"report: {folder / 'report.pdf'}")
+    if results.manifest["partial"]:
+        measured = sum(len(entry["images"]) for entry in results.manifest["sets"])
+        say(f"Partial: interrupted after {measured} of {sum(results.manifest['asked'])} images.")
+    deliver(short_table(folder))
+    if (folder / "report.pdf").exists():
+        say(f"report: {folder / 'report.pdf'}")
 
 
 def build_app(name: str = "gradlens measure") -> App:
@@ -454,7 +491,13 @@ def build_app(name: str = "gradlens measure") -> App:
 
     @app.default
     def launch(config: Config = Config()) -> int:
-        finish(measure(config), as_json=config.json)
+        try:
+            folder = measure(config)
+        except Interrupted as stop:
+            finish(stop.folder, as_json=config.json)
+            say(f"interrupted: what was measured is kept in {str(stop.folder)!r}")
+            return 130
+        finish(folder, as_json=config.json)
         return 0
 
     return app

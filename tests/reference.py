@@ -619,11 +619,13 @@ def bootstrap_samples(n: int, resamples: int) -> list[list[int]]:
 
 
 def mean_interval(values: Array, resamples: int = 4000) -> tuple[float, float]:
-    """The expanded percentile interval of the mean."""
+    """Resampled means, their distances from the mean stretched, between the percentiles of a t distribution's tails."""
     n = len(values)
+    mean = sum(values) / n
     means = [sum(float(values[i]) for i in sample) / n for sample in bootstrap_samples(n, resamples)]
-    tail = expanded_tail(n)
-    return float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
+    stretched = [mean + math.sqrt(n / (n - 1)) * (other - mean) for other in means]
+    tail = float(stats.norm.cdf(-stats.t.ppf(0.975, n - 1)))
+    return float(np.quantile(stretched, tail)), float(np.quantile(stretched, 1 - tail))
 
 
 def difference_interval(ours: Array, theirs: Array, resamples: int = 20_000) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """The PDF: it opens, says what the table says and nothing else, and is the same bytes each time."""
 
+import csv
 import io
 import re
 from base64 import b64decode
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
+import gradlens.report
+from analyses import calibration
 from gradlens import analyze, gradients
 from gradlens.analyze import Config, measure_models, short_table
 from gradlens.compare import contrast
@@ -47,9 +50,9 @@ def test_holds_every_section_and_the_outline(saved: Path, text: str) -> None:
     titles = [entry.title for entry in reader.outline if not isinstance(entry, list)]
     assert titles == [
         "resnet18_half", "resnetblur18_half", "Where it is", "The spectrum", "Who gets the gradient", "On the way down",
-        "The control", "The numbers", "How it was measured",
+        "The control", "The numbers", "How far to trust p", "How it was measured",
     ]  # fmt: skip
-    assert len(SECTIONS) == 8
+    assert len(SECTIONS) == 9
     assert reader.metadata is not None
     assert reader.metadata.title == "How much of this gradient is checkerboard?"
     assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]
@@ -99,7 +102,23 @@ def test_every_decimal_is_in_the_table(saved: Path, text: str) -> None:
     fixed = {"0.01"}  # the level of significance
     decimals = set(re.findall(r"(?<![\d.])\d+\.\d+(?![\d.])", prose))
     assert len(decimals) > 100
-    assert decimals - allowed_numbers(saved) - fixed == set()
+    assert decimals - allowed_numbers(saved) - calibration_numbers() - fixed == set()
+
+
+def calibration_numbers() -> set[str]:
+    """What the page on p prints, which is of the test and not of the run; 0.1 and 0.47 are the levels and the resizing."""
+    text = (Path(gradlens.report.__file__).parent / "calibration.csv").read_text()
+    values = [float(v) for row in csv.reader(text.splitlines()) for v in row if re.fullmatch(r"[\d.]+", v)]
+    return {number(v, digits) for v in values for digits in (2, 3)} | {"0.1", "0.47"}
+
+
+def test_page_on_p_is_the_table_of_the_analysis() -> None:
+    root = Path(__file__).parents[1]
+    ours = pd.read_csv(Path(gradlens.report.__file__).parent / "calibration.csv", keep_default_na=False)
+    numbers = {name: [""] for name in ("period", "value", "p", "n")}
+    table = pd.read_csv(root / "reports" / "calibration.csv", keep_default_na=False, na_values=numbers)
+    made = io.StringIO(calibration.summary(table).to_csv(index=False, float_format="%.4g"))
+    pd.testing.assert_frame_equal(ours, pd.read_csv(made, keep_default_na=False))
 
 
 def test_drawing_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:

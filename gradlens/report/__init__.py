@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gradlens.console import say
 from gradlens.report import (
     answer,
     calibration,
@@ -25,7 +26,7 @@ from gradlens.report import (
 from gradlens.report.document import Block, compile_pdf, contents, pagebreak
 from gradlens.report.run import Run, breakable
 from gradlens.report.sets import Sets
-from gradlens.results import Results, write_whole
+from gradlens.results import Results, put_beside, write_whole
 
 SETS_TITLE = "How much of these images is checkerboard?"
 
@@ -76,6 +77,28 @@ def write_report(folder: Path) -> Path:
     else:
         raise ValueError(f"{str(folder)!r} holds no run of analyze or measure")
     return _write(folder, title, kicker(results.manifest, of), parts, listed=listed)
+
+
+def complete(results: Results, folder: Path, target: Path) -> tuple[Path, bool]:
+    """Write `results` and their report into `folder`, which `results.new_run` puts at `target`.
+
+    Returns:
+        Where the run will stand, and whether Ctrl-C left it partial. A partial run does not take the place of an earlier
+        one: it is put beside it.
+    """
+    results.write(folder)
+    partial = bool(results.manifest["partial"])
+    try:
+        say("drawing the report")
+        write_report(folder)
+    except KeyboardInterrupt:
+        if partial:
+            raise
+        partial = True
+        say("measured to the end, but without a report: gradlens report draws it")
+    if partial and target.is_dir() and any(target.iterdir()):
+        target = put_beside(folder, target, "partial")
+    return target, partial
 
 
 def _write(folder: Path, title: str, above: str, parts: Mapping[str, Drawn], *, listed: bool) -> Path:

@@ -73,10 +73,12 @@ def definitions() -> list[Block]:
     return [
         paragraph(
             strong("Contrast. "),
-            "Welch periodograms (periodic Hann, half overlap, window mean removed, float64, summed over colours). The excess of "
-            "a bin is its log power minus a quadratic fitted to the ring around it; the contrast is the mean excess of the "
-            "harmonics that no smaller divisor of T has, minus the mean excess of like bins away from the lattice, whose "
-            "resampled means give p. A set's p is Fisher's over images, adjusted over periods by Benjamini and Hochberg.",
+            "Welch periodograms (periodic Hann, half overlap, window mean removed, float64, summed over colours), from whose "
+            "logarithm a power law is taken and, of an envelope, the shape that its own local mean gives it. The excess of a "
+            "bin is what then stands above a quadratic fitted to the ring around it; the contrast is the mean excess of the "
+            "harmonics that no smaller divisor of T has, minus the mean excess of like bins away from the lattice. Resampled "
+            "means of those give p, widened to the spread that the contrast of white noise has, and by what rows of bins have "
+            "in common. A set's p is Fisher's over images, adjusted over periods by Benjamini and Hochberg.",
         ),
         paragraph(
             strong("Envelope. "),
@@ -84,8 +86,8 @@ def definitions() -> list[Block]:
             strong("Imbalance. "),
             "The unbiased coefficient of variation over images of the energy of the T x T pixel positions. ",
             strong("Intervals. "),
-            "Expanded percentile bootstrap over images (Hesterberg 2015); with few images they cover less than they say, since "
-            "they cannot leave the range of the values.",
+            "Percentiles of resampled means over images, stretched to a t distribution's tails (Hesterberg 2015); with few "
+            "images they cover less than they say.",
         ),
         paragraph("The question and the mechanism are those of ", link("Odena, Dumoulin and Olah 2016", DISTILL), "."),
     ]

@@ -6,7 +6,7 @@ import numpy as np
 
 from gradlens import figures
 from gradlens.report.answer import _interval, _short, decibel_range
-from gradlens.report.document import Block, Part, answer, bullets, code, picture, plain, strong
+from gradlens.report.document import Block, Part, answer, bullets, code, paragraph, picture, plain, strong
 from gradlens.report.run import NBSP, counted, enumeration, number, p_phrase, share, span
 from gradlens.report.sets import Sets
 
@@ -17,6 +17,11 @@ FAINT = 0.5  # dB; photographs without a lattice read up to 0.3 from 4 px on
 def section(sets: Sets) -> tuple[list[Block], dict[str, bytes]]:
     path = "figures/answer.svg"
     blocks = [answer(*_verdict(sets)), bullets(*_reasons(sets)), _figure(sets, path)]
+    manifest = sets.results.manifest
+    if manifest.get("partial"):
+        measured = sum(len(entry["images"]) for entry in sets.entries.values())
+        text = f"This run was stopped: it holds {measured} of {counted(sum(manifest['asked']), 'image')}."
+        blocks.insert(0, paragraph(strong("Partial. "), text))
     return blocks, {path: _picture(sets)}
 
 
