@@ -39,9 +39,9 @@ def heading(text: str, level: int = 1) -> Block:
     return {"kind": "heading", "text": text, "level": level}
 
 
-def paragraph(*parts: Part | str, sticky: bool = False) -> Block:
-    """Running text; `sticky` keeps it on the page of what follows."""
-    return {"kind": "text", "parts": _parts(parts), "sticky": sticky}
+def paragraph(*parts: Part | str, sticky: bool = False, ragged: bool = False) -> Block:
+    """Running text; `sticky` keeps it on the page of what follows, `ragged` leaves its words at their own distance."""
+    return {"kind": "text", "parts": _parts(parts), "sticky": sticky, "ragged": ragged}
 
 
 def answer(*parts: Part | str) -> Block:

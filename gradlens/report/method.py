@@ -50,7 +50,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
     commit = f", commit {manifest['commit'][:12]}" if manifest.get("commit") else ""
     blocks += [
         heading("Images", 2),
-        paragraph(*_names(run.images)),
+        paragraph(*_names(run.images), ragged=True),
         *(
             paragraph(
                 f"{counted(m['skipped'], 'image')} left out: the {run.word} of {m['name']} holds NaN or infinity there."

@@ -41,9 +41,9 @@ def section(sets: Sets) -> tuple[list[Block], dict[str, bytes]]:
         )
     blocks.append(heading("Pictures", 2))
     for name, entry in sets.entries.items():
-        blocks += [_described(name, entry), paragraph(*_names(sets.images(name)))]
+        blocks += [_described(name, entry), paragraph(*_names(sets.images(name)), ragged=True)]
         if entry["skipped"]:
-            blocks.append(paragraph("Left out: ", *_left_out(entry["skipped"])))
+            blocks.append(paragraph("Left out: ", *_left_out(entry["skipped"]), ragged=True))
     versions = ", ".join(f"{package} {number}" for package, number in manifest["versions"].items())
     commit = f", commit {manifest['commit'][:12]}" if manifest.get("commit") else ""
     blocks += [

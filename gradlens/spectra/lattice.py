@@ -78,7 +78,7 @@ def lattice_energy(x: Tensor, periods: tuple[int, ...], *, new: bool) -> tuple[T
     x = centred(x, axes)
     repeat = phase_means(x, periods)  # [N C *T]
     total = x.square().mean(axes).sum(1)
-    if not new:
+    if not new or not len(x):  # not every FFT takes an empty batch
         return repeat.square().mean(axes).sum(1), total
     spectrum = torch.fft.fftn(repeat, dim=axes, norm="forward")
     mask = torch.zeros(periods, dtype=torch.bool, device=x.device)

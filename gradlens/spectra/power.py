@@ -53,7 +53,7 @@ def power_spectrum(x: Tensor, *, window: Literal["hann", "none"] = "hann", size:
     axes = tuple(range(-len(lengths), 0))
     windows = _windows(signal, lengths, window_starts(extent, lengths))  # [N C *grid *L]
     windows = centred(windows, axes) * taper
-    spectrum = torch.fft.fftn(windows, dim=axes)
+    spectrum = torch.fft.fftn(windows, dim=axes) if len(windows) else windows + 0j  # not every FFT takes an empty batch
     power = (spectrum.real.square() + spectrum.imag.square()).mean(tuple(range(2, 2 + len(extent))))
     return at_home(power / taper.square().sum(), x)
 
@@ -82,9 +82,11 @@ def short_time(x: Tensor, lengths: tuple[int, ...], *, pseudo: bool, by_window: 
     images = max(1, WINDOWED_VALUES[x.device.type == "cpu"] // (x.shape[1] * prod(grid) * prod(lengths)))
     # two real windows as one complex one: three times faster, but their phases cannot be turned by themselves
     packed = not (by_window or x.requires_grad or (pseudo and cut.turn is not None))
-    parts = [cut.packed(part) if packed else cut.apart(part, by_window=by_window) for part in x.split(images)]
     shape = (prod(grid), half_bins(lengths)) if by_window else (half_bins(lengths),)
-    power, square = (torch.cat([*values, x.new_zeros(0, *shape)]) for values in zip(*parts, strict=True))
+    parts = [(x.new_zeros(0, *shape), x.new_zeros(0, *shape))]
+    for part in x.split(images) if len(x) else ():  # not every FFT takes an empty batch
+        parts.append(cut.packed(part) if packed else cut.apart(part, by_window=by_window))
+    power, square = (torch.cat(values) for values in zip(*parts, strict=True))
     count = 1 if by_window else prod(grid)
     return ShortTime(power / count, square / count, grid)
 
