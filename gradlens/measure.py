@@ -477,10 +477,11 @@ def finish(folder: Path, *, as_json: bool) -> None:
         table = json.loads(results.table.to_json(orient="records", double_precision=10) or "[]")
         deliver(json.dumps({"out": str(folder), "table": table, "manifest": results.manifest}, ensure_ascii=False))
         return
+    partial = ""
     if results.manifest["partial"]:
         measured = sum(len(entry["images"]) for entry in results.manifest["sets"])
-        say(f"Partial: interrupted after {measured} of {sum(results.manifest['asked'])} images.")
-    deliver(short_table(folder))
+        partial = f"Partial: interrupted after {measured} of {sum(results.manifest['asked'])} images.\n"
+    deliver(partial + short_table(folder))
     if (folder / "report.pdf").exists():
         say(f"report: {folder / 'report.pdf'}")
 

@@ -254,6 +254,29 @@ def test_ctrl_c_at_the_second_model_keeps_the_first(place: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage", ["photos", "real"])
+def test_ctrl_c_keeps_what_measure_measured(stage: str, place: Path) -> None:
+    from gradlens.images import sample
+
+    for folder in ("photos", "real"):
+        (place / folder).mkdir(exist_ok=True)
+        for number in range(30):  # of as many sizes: each is a batch
+            sample("coffee").resize((400 + number, 300)).save(place / folder / f"{number:02}.png")
+    still = earlier_run(place)
+    command = ["-m", "gradlens.measure", "photos", "--against", "real", "--out", "run", "--force", "--limit", "30"]
+    child = start(*command, folder=place)
+    said = until(child, f"{stage}: 3 of 30")
+    child.send_signal(signal.SIGINT)
+    out, rest = child.communicate(timeout=120)
+    assert child.returncode == 130 and "Traceback" not in rest, (said, rest)
+    assert still() and not hidden(place)
+    manifest = Results.read(place / "run-partial").manifest
+    counts = [len(entry["images"]) for entry in manifest["sets"]]
+    assert manifest["partial"] and (3 <= counts[0] < 30 if stage == "photos" else counts[0] == 30 > counts[1] >= 3)
+    assert out.startswith(f"Partial: interrupted after {sum(counts)} of 60 images.\n")
+
+
+@pytest.mark.slow
 def test_ctrl_c_while_the_report_is_drawn_keeps_the_measurements(place: Path) -> None:
     code, out, said = interrupted(place, "--out", "run", after="drawing the report")
     assert code == 130 and "gradlens report" in said and out
