@@ -52,11 +52,12 @@ def test_files_it_names_exist() -> None:
 def test_commands_run(tmp_path: Path) -> None:
     """In order, in one folder. The weights of resnet50.a1_in1k come from a hub: a fake one serves others in their place."""
     network = timm.create_model("resnet50")
-    (tmp_path / "photos").mkdir()
-    for name in SAMPLES[:2]:
-        sample(name).save(tmp_path / "photos" / f"{name}.png")
+    for folder in ("photos", "samples", "real"):
+        (tmp_path / folder).mkdir()
+        for name in SAMPLES[:2]:
+            sample(name).save(tmp_path / folder / f"{name}.png")
     wanted = [line for line in commands() if line != "pytest"]
-    assert len(wanted) == 7
+    assert len(wanted) == 9
     with serving("timm/resnet50.a1_in1k", save(network.state_dict())) as hub:
         environment = os.environ | {
             "HF_ENDPOINT": hub.endpoint,
