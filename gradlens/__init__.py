@@ -21,6 +21,7 @@ SUBMODULES = (
     "metrics",
     "models",
     "networks",
+    "pictures",
     "probes",
     "report",
     "results",

@@ -3,7 +3,6 @@
 image -> model -> probe -> gradient -> spectrum -> comparison -> report. Torch is imported after the first line is out.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from itertools import chain, takewhile
@@ -18,8 +17,8 @@ from gradlens.console import (
     SMALLER,
     Interrupted,
     application,
+    carry_out,
     command_line,
-    deliver,
     device_named,
     first_line,
     in_batches_that_fit,
@@ -396,15 +395,9 @@ def _partial(manifest: Mapping[str, Any]) -> str:
 
 def finish(folder: Path, *, as_json: bool) -> None:
     """Print what a run found: data on stdout, the path of the PDF on stderr."""
-    results = Results.read(folder)
-    if as_json:
-        table = json.loads(results.table.to_json(orient="records", double_precision=10) or "[]")
-        told = {"out": str(folder), "table": table, "manifest": results.manifest}
-        deliver(json.dumps(told, ensure_ascii=False))
-        return
-    deliver(short_table(folder))
-    if (folder / "report.pdf").exists():
-        say(f"report: {folder / 'report.pdf'}")
+    from gradlens.report import tell
+
+    tell(folder, short_table, as_json=as_json)
 
 
 def build_app(name: str = "gradlens analyze") -> App:
@@ -413,14 +406,7 @@ def build_app(name: str = "gradlens analyze") -> App:
 
     @app.default
     def launch(config: Config = Config()) -> int:
-        try:
-            folder = analyze(config)
-        except Interrupted as stop:
-            finish(stop.folder, as_json=config.json)
-            say(f"interrupted: what was measured is kept in {str(stop.folder)!r}")
-            return 130
-        finish(folder, as_json=config.json)
-        return 0
+        return carry_out(lambda: analyze(config), lambda folder: finish(folder, as_json=config.json))
 
     return app
 

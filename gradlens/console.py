@@ -173,6 +173,18 @@ def run(app: Callable[..., Any], arguments: Sequence[str] | None = None) -> None
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def carry_out(job: Callable[[], Path], tell: Callable[[Path], None]) -> int:
+    """Do `job` and `tell` of its run, also of one that Ctrl-C cut short; the exit code."""
+    try:
+        folder = job()
+    except Interrupted as stop:
+        tell(stop.folder)
+        say(f"interrupted: what was measured is kept in {str(stop.folder)!r}")
+        return 130
+    tell(folder)
+    return 0
+
+
 @contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
     """Yields whether Ctrl-C was pressed: the first asks to stop at the next good moment, the second ends at once.

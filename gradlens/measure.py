@@ -4,13 +4,10 @@ pictures -> spectrum -> comparison with real ones -> report, without any model. 
 as it is: never resized, never cropped. Torch is imported after the first line is out.
 """
 
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from itertools import groupby
-from math import isnan, prod
-from pathlib import Path, PurePosixPath
+from math import isnan
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
@@ -19,8 +16,8 @@ from gradlens.console import (
     NOT_IN_COMMAND,
     Interrupted,
     application,
+    carry_out,
     command_line,
-    deliver,
     device_named,
     plain,
     progress,
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gradlens.images import Photograph
+    from gradlens.pictures import Pictures
     from gradlens.report.sets import Sets
     from gradlens.spectra import LatticeStatistics
 
@@ -44,7 +42,6 @@ PERIODS = (2, 4, 8, 16, 32)
 WINDOWS = 4  # periods that an image must hold for a contrast
 DETAIL = "detail"  # the layer of what is measured on a picture's fine detail
 COMPARED_SIDE = 64  # of the windows in which two sets' spectra are compared
-PIXELS_AT_ONCE = 1 << 20
 SHOWN = 4  # images of a set in the report
 SHOWN_SIDE = 512  # of the part of an image that is shown
 
@@ -75,25 +72,6 @@ class Config:
     json: Annotated[bool, Parameter(help="Print one JSON object instead of the table.")] = False
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """The readable pictures of one set, their shapes `[C H W]`, and what did not read, with the reason."""
-
-    name: str
-    subject: str
-    found: "list[Photograph]"
-    shapes: list[tuple[int, ...]]
-    skipped: dict[str, str]
-
-    @property
-    def names(self) -> list[str]:
-        return [photograph.name for photograph in self.found]
-
-    def first(self, count: int) -> "Pictures":
-        """The first `count` of them, and what did not read."""
-        return replace(self, found=self.found[:count], shapes=self.shapes[:count])
-
-
 def measure(config: Config) -> Path:
     """Do the whole job; returns the folder of the run.
 
@@ -120,10 +98,11 @@ def measure_pictures(config: Config) -> Results:
     import torch
 
     from gradlens import compare
+    from gradlens.pictures import pairs_of, picture_sets
     from gradlens.spectra.distance import mean_level
 
     device = device_named(config.device)
-    sets = _sets(config)
+    sets = picture_sets(config.images, config.against, limit=config.limit)
     periods = _periods(config.periods, sets[0])
     shapes = [shape for pictures in sets for shape in pictures.shapes]
     channels = max(shape[0] for shape in shapes)
@@ -148,7 +127,7 @@ def measure_pictures(config: Config) -> Results:
         arrays |= {f"{index}/{name}": getattr(statistics, name).numpy() for name in ("power", "frequency", "profile")}
         entries.append(_entry(pictures, periods, config.window))
         powers.append(power)
-    pairs = _pairs(*([*pictures.names, *pictures.skipped] for pictures in sets)) if len(sets) == 2 else None
+    pairs = pairs_of(*([*pictures.names, *pictures.skipped] for pictures in sets)) if len(sets) == 2 else None
     if len(sets) == 2:
         tables += _differences(sets, tables, powers, pairs)
         arrays |= {f"{index}/level": mean_level(power) for index, power in enumerate(powers)}
@@ -168,58 +147,7 @@ def measure_pictures(config: Config) -> Results:
     return _with_shown(results, sets, pairs, config.window)
 
 
-def _sets(config: Config) -> list[Pictures]:
-    """The samples and, where asked for, the real pictures, each opened once to learn its size.
-
-    Raises:
-        ValueError: none of a set reads.
-    """
-    sources = [config.images, *([(config.against,)] if config.against else [])]
-    sets = []
-    for name, subject, paths in zip(_set_names(sources), ("sample", "image"), sources, strict=False):
-        found, shapes, skipped = [], [], {}
-        for photograph in _photographs(paths)[: config.limit]:
-            try:
-                image = photograph.open()
-            except ValueError as error:
-                skipped[photograph.name] = str(error)
-                continue
-            found.append(photograph)
-            shapes.append((len(image.getbands()), image.height, image.width))
-        if not found:
-            raise ValueError(f"images: none of the {len(skipped)} in {name!r} reads; {next(iter(skipped.values()))}")
-        for why in skipped.values():
-            say(f"left out: {why.removeprefix('images: ')}")
-        sets.append(Pictures(name, subject, found, shapes, skipped))
-    return sets
-
-
-def _photographs(paths: Sequence[Path]) -> "list[Photograph]":
-    """The pictures of all `paths`, once each; of several paths each keeps its path as typed, or two could share a name."""
-    from gradlens.images import Photograph, photographs
-
-    if len(paths) == 1:
-        return photographs(paths[0])
-    every: dict[str, Photograph] = {}
-    for path in paths:
-        for found in photographs(path):
-            name = path.as_posix() if path.is_file() else (path / found.name).as_posix()
-            every.setdefault(name, Photograph(name, found.open))
-    return list(every.values())
-
-
-def _set_names(sources: Sequence[Sequence[Path]]) -> list[str]:
-    """A name for each set: its folder's or file's own, with as many parents as tell two sets apart."""
-    places = [Path(os.path.commonpath([path.resolve() for path in paths])) for paths in sources]
-    parts = [place.parts[1:] or ("images",) for place in places]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(p[-depth:]) for p in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{p[-1]} {mark}" for p, mark in zip(parts, "ab", strict=True)]
-
-
-def _periods(wanted: Sequence[int] | None, samples: Pictures) -> list[int]:
+def _periods(wanted: Sequence[int] | None, samples: "Pictures") -> list[int]:
     """The periods to measure.
 
     Raises:
@@ -241,7 +169,7 @@ def _periods(wanted: Sequence[int] | None, samples: Pictures) -> list[int]:
 
 
 def _stream(
-    pictures: Pictures,
+    pictures: "Pictures",
     periods: Sequence[int],
     channels: int,
     side: int | None,
@@ -254,12 +182,13 @@ def _stream(
     """
     import torch
 
+    from gradlens.pictures import batches_of
     from gradlens.spectra import LatticeStream, fine_detail, normalised_power
 
     stream, detail, powers = LatticeStream(periods, window=window), LatticeStream(periods, window=window), []
     measured = False
     with progress(pictures.name, len(pictures.found)) as advance:
-        for x in () if stopped() else _batches(pictures, channels):
+        for x in () if stopped() else batches_of(pictures, channels):
             x = x.to(device)
             stream.update(x)
             detail.update(fine_detail(x))
@@ -283,39 +212,8 @@ def _of_both(pictures: "LatticeStatistics", detail: "LatticeStatistics") -> "Lat
     return replace(pictures, **mixed, imbalance=detail.imbalance, energy=detail.energy, mean_energy=detail.mean_energy)
 
 
-def _batches(pictures: Pictures, channels: int) -> "Iterator[Tensor]":
-    """The pictures in order, `[N C H W]`; neighbours of one size together."""
-    import torch
-
-    of_one_size = groupby(zip(pictures.shapes, pictures.found, strict=True), key=lambda pair: pair[0][1:])
-    for size, group in of_one_size:
-        found = [photograph for _, photograph in group]
-        step = max(1, PIXELS_AT_ONCE // prod(size))
-        for start in range(0, len(found), step):
-            yield torch.stack([_pixels(photograph, channels) for photograph in found[start : start + step]])
-
-
-def _pixels(photograph: "Photograph", channels: int) -> "Tensor":
-    """A picture `[C H W]` in [0, 1]; a grey one among coloured ones has three equal channels: its contrast is the same."""
-    import numpy as np
-    import torch
-
-    levels = np.atleast_3d(np.asarray(photograph.open()))
-    pixels = torch.from_numpy(levels.copy()).permute(2, 0, 1).float() / 255
-    return pixels.expand(channels, *pixels.shape[1:])
-
-
-def _pairs(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, str] | None:
-    """Our name for each of theirs where all names match, with or without what follows the last dot; else None."""
-    for key in (str, lambda name: str(PurePosixPath(name).with_suffix(""))):
-        mine, other = ({key(name): name for name in names} for names in (ours, theirs))
-        if mine.keys() == other.keys() and len(mine) == len(ours) == len(theirs):
-            return {name: mine[k] for k, name in other.items()}
-    return None
-
-
 def _differences(
-    sets: Sequence[Pictures],
+    sets: "Sequence[Pictures]",
     tables: "Sequence[pd.DataFrame]",
     powers: "Sequence[Tensor]",
     pairs: Mapping[str, str] | None,
@@ -338,7 +236,7 @@ def _differences(
     return [compare.contrast(ours, renamed), distance]
 
 
-def _entry(pictures: Pictures, periods: Sequence[int], window: int) -> dict[str, Any]:
+def _entry(pictures: "Pictures", periods: Sequence[int], window: int) -> dict[str, Any]:
     """What the manifest says of a set."""
     from gradlens.spectra.grid import window_lengths
 
@@ -356,7 +254,7 @@ def _entry(pictures: Pictures, periods: Sequence[int], window: int) -> dict[str,
     }
 
 
-def _with_shown(results: Results, sets: Sequence[Pictures], pairs: Mapping[str, str] | None, window: int) -> Results:
+def _with_shown(results: Results, sets: "Sequence[Pictures]", pairs: Mapping[str, str] | None, window: int) -> Results:
     """`results` with what the figures show: the strongest pictures of each set, of pairs the same ones."""
     from gradlens.report.sets import Sets
 
@@ -384,10 +282,11 @@ def _shown(photograph: "Photograph", period: int, kind: Any, window: int) -> "di
     import numpy as np
     import torch
 
+    from gradlens.pictures import levels_of
     from gradlens.spectra import fine_detail, lattice_map
     from gradlens.spectra.grid import window_lengths
 
-    pixels = _pixels(photograph, len(photograph.open().getbands()))
+    pixels = levels_of(photograph, len(photograph.open().getbands()))
     size = tuple(pixels.shape[1:])
     lengths = window_lengths(size, (period, period), window)
     seen = fine_detail(pixels[None]) if kind == "envelope" else pixels[None]
@@ -436,6 +335,10 @@ def short_table(folder: Path) -> str:
 
     told = Sets(Results.read(folder))
     lines = [conclusion(told)]
+    manifest = told.results.manifest
+    if manifest.get("partial"):
+        measured = sum(len(told.images(name)) for name in told.names)
+        lines.insert(0, f"Partial: interrupted after {measured} of {sum(manifest['asked'])} images.\n")
     for name in told.names:
         lines += ["", f"{name}: {counted(len(told.images(name)), 'image')}"]
         lines += [f"{'period':>6}  {'signed':>12}  {'alone':>11}  {'envelope':>12}  {'alone':>11}"]
@@ -472,18 +375,9 @@ def _short_differences(told: "Sets") -> list[str]:
 
 def finish(folder: Path, *, as_json: bool) -> None:
     """Print what a run found: data on stdout, the path of the PDF on stderr."""
-    results = Results.read(folder)
-    if as_json:
-        table = json.loads(results.table.to_json(orient="records", double_precision=10) or "[]")
-        deliver(json.dumps({"out": str(folder), "table": table, "manifest": results.manifest}, ensure_ascii=False))
-        return
-    partial = ""
-    if results.manifest["partial"]:
-        measured = sum(len(entry["images"]) for entry in results.manifest["sets"])
-        partial = f"Partial: interrupted after {measured} of {sum(results.manifest['asked'])} images.\n"
-    deliver(partial + short_table(folder))
-    if (folder / "report.pdf").exists():
-        say(f"report: {folder / 'report.pdf'}")
+    from gradlens.report import tell
+
+    tell(folder, short_table, as_json=as_json)
 
 
 def build_app(name: str = "gradlens measure") -> App:
@@ -492,14 +386,7 @@ def build_app(name: str = "gradlens measure") -> App:
 
     @app.default
     def launch(config: Config = Config()) -> int:
-        try:
-            folder = measure(config)
-        except Interrupted as stop:
-            finish(stop.folder, as_json=config.json)
-            say(f"interrupted: what was measured is kept in {str(stop.folder)!r}")
-            return 130
-        finish(folder, as_json=config.json)
-        return 0
+        return carry_out(lambda: measure(config), lambda folder: finish(folder, as_json=config.json))
 
     return app
 

@@ -16,7 +16,8 @@ from pypdf import PdfReader
 
 from gradlens import commands, spectra
 from gradlens.compare import adjusted, fisher
-from gradlens.measure import DETAIL, SHOWN_SIDE, Config, _pairs, _set_names, command, measure_pictures, short_table
+from gradlens.measure import DETAIL, SHOWN_SIDE, Config, command, measure_pictures, short_table
+from gradlens.pictures import _set_names, pairs_of
 from gradlens.report import SETS_SECTIONS, write_report
 from gradlens.report.run import number, probability
 from gradlens.report.sets import Sets
@@ -191,8 +192,8 @@ def test_pairs_by_file_name(two: tuple[Path, Path], tmp_path: Path) -> None:
         (["x/a.png"], ["y/a.png"], None),
     ],
 )
-def test_what_pairs(ours: list[str], theirs: list[str], pairs: dict[str, str] | None) -> None:
-    assert _pairs(ours, theirs) == pairs
+def test_whatpairs_of(ours: list[str], theirs: list[str], pairs: dict[str, str] | None) -> None:
+    assert pairs_of(ours, theirs) == pairs
 
 
 @pytest.mark.parametrize(

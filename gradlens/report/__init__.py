@@ -1,10 +1,11 @@
 """Saved results to a PDF: each section is one file that draws its figures and writes its words from the table."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gradlens.console import say
+from gradlens.console import deliver, say
 from gradlens.report import (
     answer,
     calibration,
@@ -99,6 +100,19 @@ def complete(results: Results, folder: Path, target: Path) -> tuple[Path, bool]:
     if partial and target.is_dir() and any(target.iterdir()):
         target = put_beside(folder, target, "partial")
     return target, partial
+
+
+def tell(folder: Path, short_table: Callable[[Path], str], *, as_json: bool) -> None:
+    """Print what the run in `folder` found: its short table or, as JSON, all of it; the path of the PDF on stderr."""
+    if as_json:
+        results = Results.read(folder)
+        table = json.loads(results.table.to_json(orient="records", double_precision=10) or "[]")
+        told = {"out": str(folder), "table": table, "manifest": results.manifest}
+        deliver(json.dumps(told, ensure_ascii=False))
+        return
+    deliver(short_table(folder))
+    if (folder / "report.pdf").exists():
+        say(f"report: {folder / 'report.pdf'}")
 
 
 def _write(folder: Path, title: str, above: str, parts: Mapping[str, Drawn], *, listed: bool) -> Path:
