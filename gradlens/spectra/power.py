@@ -6,7 +6,9 @@ White noise of variance s^2 has P = s^2 in every bin. Source: Welch 1967; the no
 2021 (StyleGAN3), section "average power spectra".
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import prod
 from typing import Literal
@@ -51,11 +53,14 @@ def power_spectrum(x: Tensor, *, window: Literal["hann", "none"] = "hann", size:
     lengths = extent if size is None else tuple(min(size, e) for e in extent)
     taper = _taper(lengths, signal.device, window)
     axes = tuple(range(-len(lengths), 0))
-    windows = _windows(signal, lengths, window_starts(extent, lengths))  # [N C *grid *L]
-    windows = centred(windows, axes) * taper
-    spectrum = torch.fft.fftn(windows, dim=axes) if len(windows) else windows + 0j  # not every FFT takes an empty batch
-    power = (spectrum.real.square() + spectrum.imag.square()).mean(tuple(range(2, 2 + len(extent))))
-    return at_home(power / taper.square().sum(), x)
+    starts = window_starts(extent, lengths)
+    power = signal.new_zeros(*signal.shape[:2], *lengths)
+    strips = _strips(signal, lengths, starts, WINDOWED_VALUES[x.device.type == "cpu"]) if len(signal) else ()
+    for strip, own in strips:  # not every FFT takes an empty batch
+        windows = _windows(strip, lengths, [[begin - o[0] for begin in o] for o in own])  # [N C *grid *L]
+        spectrum = torch.fft.fftn(centred(windows, axes) * taper, dim=axes)
+        power = power + (spectrum.real.square() + spectrum.imag.square()).sum(tuple(range(2, 2 + len(extent))))
+    return at_home(power / (prod(map(len, starts)) * taper.square().sum()), x)
 
 
 @dataclass(frozen=True)
@@ -78,26 +83,46 @@ def short_time(x: Tensor, lengths: tuple[int, ...], *, pseudo: bool, by_window: 
     """
     starts = window_starts(tuple(x.shape[2:]), lengths)
     grid = tuple(map(len, starts))
-    cut = _Cut(lengths, starts, x.device, pseudo=pseudo)
-    images = max(1, WINDOWED_VALUES[x.device.type == "cpu"] // (x.shape[1] * prod(grid) * prod(lengths)))
-    # two real windows as one complex one: three times faster, but their phases cannot be turned by themselves
-    packed = not (by_window or x.requires_grad or (pseudo and cut.turn is not None))
+    most = WINDOWED_VALUES[x.device.type == "cpu"]
+    images = max(1, most // (x.shape[1] * prod(grid) * prod(lengths)))
     shape = (prod(grid), half_bins(lengths)) if by_window else (half_bins(lengths),)
-    parts = [(x.new_zeros(0, *shape), x.new_zeros(0, *shape))]
+    powers, squares = [x.new_zeros(0, *shape)], [x.new_zeros(0, *shape)]
     for part in x.split(images) if len(x) else ():  # not every FFT takes an empty batch
-        parts.append(cut.packed(part) if packed else cut.apart(part, by_window=by_window))
-    power, square = (torch.cat(values) for values in zip(*parts, strict=True))
+        power, square = x.new_zeros(len(part), *shape), x.new_zeros(len(part), *shape)
+        for strip, own in [(part, starts)] if by_window else _strips(part, lengths, starts, most):
+            more = _cut(lengths, tuple(map(tuple, own)), x.device, pseudo).sums(strip, by_window=by_window)
+            power, square = power + more[0], square + more[1]
+        powers.append(power)
+        squares.append(square)
     count = 1 if by_window else prod(grid)
-    return ShortTime(power / count, square / count, grid)
+    return ShortTime(torch.cat(powers) / count, torch.cat(squares) / count, grid)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _cut(lengths: tuple[int, ...], starts: tuple[tuple[int, ...], ...], device: torch.device, pseudo: bool) -> "_Cut":
+    """A cut, kept: batches of a stream and strips of an image share it."""
+    return _Cut(lengths, [list(own) for own in starts], device, pseudo=pseudo)
+
+
+def _strips(
+    x: Tensor, lengths: tuple[int, ...], starts: list[list[int]], most: int
+) -> Iterator[tuple[Tensor, list[list[int]]]]:
+    """`x` cut along its first axis into strips whose windows hold at most about `most` samples, with the starts of those."""
+    rows = max(1, most // (len(x) * x.shape[1] * prod(map(len, starts[1:])) * prod(lengths)))
+    for first in range(0, len(starts[0]), rows):
+        own = starts[0][first : first + rows]
+        yield x.narrow(2, own[0], own[-1] - own[0] + lengths[0]), [own, *starts[1:]]
 
 
 class _Cut:
-    """How signals of one size are cut into Hann windows, and what is summed of their spectra."""
+    """How signals, or strips of them, are cut into Hann windows from `starts` on, and what is summed of their spectra."""
 
     def __init__(
         self, lengths: tuple[int, ...], starts: list[list[int]], device: torch.device, *, pseudo: bool
     ) -> None:
-        self.lengths, self.starts = lengths, starts
+        self.lengths = lengths
+        self.starts = [[begin - own[0] for begin in own] for own in starts]
         self.dimensions = len(lengths)
         self.axes = tuple(range(-self.dimensions, 0))
         self.taper = _taper(lengths, device, "hann")
@@ -107,8 +132,15 @@ class _Cut:
         whole, mirror = _half_of_whole(lengths)
         self.whole, self.mirror = whole.to(device), mirror.to(device)
 
+    def sums(self, x: Tensor, *, by_window: bool) -> tuple[Tensor, Tensor]:
+        """Sums over channels and windows `[n B]`, or over channels `[n W B]`, of the power and of the squared spectra."""
+        # two real windows as one complex one: three times faster, but their phases cannot be turned by themselves
+        if by_window or x.requires_grad or self.turn is not None:
+            return self.apart(x, by_window=by_window)
+        return self.packed(x)
+
     def packed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over channels and windows `[n B]` of the power and, where asked for, of the squared spectra.
+        """`sums` by half as many transforms.
 
         With Z the transform of the windows a + i b, and Y of a - i b, |A|^2 + |B|^2 = (|Z(f)|^2 + |Z(-f)|^2) / 2 and
         A^2 + B^2 = Z Y.
@@ -144,7 +176,7 @@ class _Cut:
         return power, torch.zeros_like(power) if square is None else square
 
     def apart(self, x: Tensor, *, by_window: bool) -> tuple[Tensor, Tensor]:
-        """The same, window by window `[n W B]` if wanted; each window is transformed by itself."""
+        """`sums` with a transform for each window."""
         x = _above_corner(x)
         windows = _windows(x, self.lengths, self.starts)
         windows = centred(windows, self.axes) if by_window else windows

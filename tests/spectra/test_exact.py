@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradlens import spectra
+from gradlens.spectra import power
 from tests.spectra.measures import MEASURES, checkerboard, noise, one_phase, wave
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -236,3 +237,20 @@ def test_p_of_set_imbalance_is_uniform() -> None:
     for energy, (floor, p_value) in zip(energies, tests, strict=True):
         if abs(p_value - 0.05) > 0.002:
             assert (spectra.set_imbalance(energy) > floor) == (p_value < 0.05)
+
+
+@pytest.mark.parametrize("size", [(300,), (75, 130), (17, 20, 16)], ids=["1-D", "2-D", "3-D"])
+@pytest.mark.parametrize("window", [8, 16])
+def test_strips_of_a_large_image_are_its_whole(
+    size: tuple[int, ...], window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each strip holds one row of windows, at places where their phases must be turned too."""
+    x = noise(2, 3, *size)
+
+    def measured() -> list[Tensor]:
+        test = spectra.lattice_test(x, 2, window=window)
+        return [test.contrast, test.p_value.nan_to_num(), spectra.power_spectrum(x, size=window)]
+
+    whole = measured()
+    monkeypatch.setattr(power, "WINDOWED_VALUES", (1, 1))
+    torch.testing.assert_close(measured(), whole, rtol=1e-9, atol=1e-9)
