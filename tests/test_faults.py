@@ -555,6 +555,29 @@ CASES = {
         ("'empty' holds no run of gradlens: table.csv, arrays.safetensors, manifest.json missing",),
         folder_of("empty"),
     ),
+    # measure
+    "measure: a truncated picture": Case(
+        ["measure", "photos"],
+        ("left out: 'b.jpg' does not read as a picture (image file is truncated",),
+        both(cut("b.jpg", "JPEG"), picture("a.png")),
+        0,
+    ),
+    "measure: only truncated pictures": Case(
+        ["measure", "photos"], ("none of the 1 in 'photos' reads; images: 'b.jpg'",), cut("b.jpg", "JPEG")
+    ),
+    "measure: odd names": Case(
+        ["measure", "photos"], (), picture("a #1.png", 'it\'s "so".png', "é日.png", "n" * 250 + ".png"), 0
+    ),
+    "measure: bytes that are no text": Case(["measure", "photos"], (), picture(b"\xff\xfe.png", "a.png"), 0),
+    "measure: a period too large": Case(
+        ["measure", "photos", "--periods", "2", "13"], ("--periods: no picture holds two of 13 px",), picture("a.png")
+    ),
+    "measure: no such device": Case(
+        ["measure", "photos", "--device", "cuda:99"], ("--device: 'cuda:99' is not to be had here",), picture("a.png")
+    ),
+    "measure: no such reference": Case(
+        ["measure", "photos", "--against", "nowhere"], ("there is no file or folder 'nowhere'",), picture("a.png")
+    ),
 }
 
 
@@ -585,6 +608,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 PROGRESS = (
+    "gradlens: measuring ",
     "gradlens: analysing ",
     "net:",
     "test_",
