@@ -127,7 +127,7 @@ class LatticeStream:
         spectra = ShortTimes(plans.values(), also=(side,))
         finite, levels = [], []
         for part in x.detach().split(max(1, VALUES_AT_ONCE[x.device.type == "cpu"] // prod(shape))):
-            part = in_float64(part)
+            part = in_float64(part.contiguous())  # gradients of a channels-last network are not
             finite.append(torch.stack(part.flatten(1).aminmax(dim=1)).isfinite().all(0))
             if part.device.type != "cpu" or not finite[-1].all():  # elsewhere to ask is to wait
                 part = torch.where(finite[-1].view(-1, *[1] * (1 + axes)), part, 0.0)
