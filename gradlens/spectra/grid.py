@@ -94,17 +94,18 @@ class Bins:
 
 @dataclass(frozen=True)
 class Planes:
-    """Along one axis: the distance from DC of each null bin `[M]`, how many ordered pairs of null bins share one, and how
-    many of harmonics do.
+    """Along one axis: the distance from DC of each null bin `[M]`, below `extent`, how many ordered pairs of null bins
+    share one, and how many of harmonics do.
     """
 
     of_null: Tensor
+    extent: int
     null_pairs: int
     line_pairs: int
 
     def covariance(self, departure: Tensor) -> Tensor:
         """What null excesses in one plane have in common: the mean product `[N]` of pairs of `departure` `[N M]`."""
-        sums = departure.new_zeros(len(departure), int(self.of_null.max()) + 1).index_add_(1, self.of_null, departure)
+        sums = departure.new_zeros(len(departure), self.extent).index_add_(1, self.of_null, departure)
         return (sums.square().sum(1) - departure.square().sum(1)) / self.null_pairs
 
 
@@ -137,7 +138,9 @@ class Group:
         return log_power[..., self.at[:n]] - lines, torch.cat(nulls, -1)
 
 
-def _planes(harmonics: Sequence[tuple[int, ...]], lines: Bins, null: Bins, lengths: tuple[int, ...]) -> list[Planes]:
+def _planes(
+    harmonics: Sequence[tuple[int, ...]], lines: Bins, null: Bins, lengths: tuple[int, ...], device: torch.device
+) -> list[Planes]:
     """The planes of every axis along which harmonics share them."""
     axes = [axis for axis, k in enumerate(harmonics[0]) if k]
     found = []
@@ -145,7 +148,7 @@ def _planes(harmonics: Sequence[tuple[int, ...]], lines: Bins, null: Bins, lengt
         distances = [_from_dc(bins.at, lengths)[:, axis] for bins in (null, lines)]
         null_pairs, line_pairs = (int((n * (n - 1)).sum()) for n in map(torch.bincount, distances))
         if null_pairs and line_pairs:
-            found.append(Planes(distances[0], null_pairs, line_pairs))
+            found.append(Planes(distances[0].to(device), lengths[axis] // 2 + 1, null_pairs, line_pairs))
     return found
 
 
@@ -181,8 +184,8 @@ def _group(
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         fit = torch.sparse_coo_tensor(index, weight, shape, check_invariants=False).coalesce().to_sparse_csr()
     at = torch.cat([b.at for b in both]).to(device)
-    planes = [Planes(p.of_null.to(device), p.null_pairs, p.line_pairs) for p in _planes(harmonics, *both, lengths)]
-    return Group(tuple(harmonics), lines, null, real, at, fit.to(device), tuple(planes))
+    planes = tuple(_planes(harmonics, lines, null, lengths, device))
+    return Group(tuple(harmonics), lines, null, real, at, fit.to(device), planes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,6 +129,7 @@ class _Cut:
         self.turn = _position_phase(lengths, starts, device) if pseudo else None
         self.pseudo = pseudo
         self.dc = _around_dc(lengths, torch.fft.fftn(self.taper))
+        self.half_dc = _around_dc(lengths, torch.fft.rfftn(self.taper))
         whole, mirror = _half_of_whole(lengths)
         self.whole, self.mirror = whole.to(device), mirror.to(device)
 
@@ -183,7 +184,7 @@ class _Cut:
         spectrum = torch.fft.rfftn(windows * self.taper, dim=self.axes)
         spectrum = spectrum.flatten(2 + self.dimensions).flatten(2, 1 + self.dimensions)  # [n C W B]
         if not by_window:  # take the means out where they are: cheaper than from every pixel
-            near, leak = _around_dc(self.lengths, torch.fft.rfftn(self.taper))
+            near, leak = self.half_dc
             change = _window_means(x, self.lengths, self.starts).flatten(2)[..., None] * leak
             spectrum = spectrum.index_add(-1, near, -change.to(spectrum))
         over = (1,) if by_window else (1, 2)

@@ -309,19 +309,26 @@ def _p_value(spectrum: ShortTime, ready: Plan, extent: tuple[int, ...], channels
 def _drawn(null: Tensor, n: int, seed: int) -> Tensor:
     """Sums of n values drawn from each row of `null` `[N M]` with replacement: `[N draws]`."""
     if n * len(null) <= GATHERED:
-        return null[:, _draws(n, null.shape[-1], seed).to(null.device)].sum(-1)
-    return null @ _draw_counts(n, null.shape[-1], seed).to(null).T
-
-
-@torch.inference_mode(False)
-def _draws(n: int, size: int, seed: int) -> Tensor:
-    """Which of `size` null values are in each of the draws of n with replacement: `[draws n]`."""
-    return torch.randint(size, (DRAWS, n), generator=torch.Generator().manual_seed(seed))
+        return null[:, _draws(n, null.shape[-1], seed, null.device)].sum(-1)
+    return null @ _draw_counts(n, null.shape[-1], seed, null.device).to(null.dtype).T
 
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)
-def _draw_counts(n: int, size: int, seed: int) -> Tensor:
+def _draws(n: int, size: int, seed: int, device: torch.device) -> Tensor:
+    """`_drawn_index` on a device, kept."""
+    return _drawn_index(n, size, seed).to(device)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _draw_counts(n: int, size: int, seed: int, device: torch.device) -> Tensor:
     """How often each null value is in each of the draws: `[draws size]`, int16."""
-    index = _draws(n, size, seed)
-    return torch.zeros(DRAWS, size, dtype=torch.int16).scatter_add_(1, index, torch.ones_like(index, dtype=torch.int16))
+    index = _drawn_index(n, size, seed)
+    counts = torch.zeros(DRAWS, size, dtype=torch.int16)
+    return counts.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int16)).to(device)
+
+
+def _drawn_index(n: int, size: int, seed: int) -> Tensor:
+    """Which of `size` null values are in each of the draws of n with replacement: `[draws n]`."""
+    return torch.randint(size, (DRAWS, n), generator=torch.Generator().manual_seed(seed))
