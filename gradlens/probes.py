@@ -8,7 +8,6 @@ does not rewrite it.
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.models import bare
+from gradlens.modules import undisturbed
 
 SHRINK = 1.5  # the stride must grow by this factor to count as another resolution
 SKEWED_LITTLE = 1.2  # as far as rounding takes a small map from the picture's proportions
@@ -272,20 +272,6 @@ def _spatial(output: Any, extent: tuple[int, ...]) -> tuple[tuple[int, ...], str
     channels_last = len(extent) > 1 and misfit(last) < misfit(first) and misfit(first) > SKEWED_LITTLE
     size, layout = (last, "NHWC") if channels_last else (first, "NCHW")
     return (size, layout) if misfit(size) < SKEWED else None
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run `model` in eval mode and give it and the random state back as they were."""
-    modes = {module: module.training for module in model.modules()}
-    cuda = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=cuda):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
 
 
 def _layer(model: nn.Module, name: str) -> nn.Module:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradlens.gradients.inputs import gradients
 from gradlens.gradients.scores import Score, logits, top_logit
-from gradlens.probes import undisturbed
+from gradlens.modules import undisturbed
 
 Method = Literal[
     "saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop", "occlusion"

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.gradients.scores import Score, top_logit
-from gradlens.probes import Probe, undisturbed
+from gradlens.modules import undisturbed
+from gradlens.probes import Probe
 
 
 def input_gradient(model: nn.Module, images: Tensor, *, score: Score = top_logit) -> Tensor:

@@ -19,7 +19,8 @@ from gradlens.gradients.attributions import Method, attribute
 from gradlens.gradients.inputs import gradients
 from gradlens.gradients.scores import Score, top_logit
 from gradlens.models import bare
-from gradlens.probes import Stage, undisturbed
+from gradlens.modules import undisturbed
+from gradlens.probes import Stage
 from gradlens.spectra import LatticeStatistics, LatticeStream
 
 EXAMPLES = 4

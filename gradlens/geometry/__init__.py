@@ -1,0 +1,1 @@
+"""What a network's architecture says about its checkerboards, before any training and without data."""
