@@ -4,6 +4,7 @@ After the three interactive figures of Odena, Dumoulin and Olah, Distill 2016, a
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -12,15 +13,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Polygon, Rectangle
 
 from gradlens.figures.canvas import FAINT, GRADIENT, INK, SERIES, bare
-from gradlens.geometry import OverlapClass, TransposedConv
 
-CLASSES: Mapping[OverlapClass, str] = {"holes": "#4b5b73", "none": "#e3ebdd", "partial": "#eeb5a6", "full": "#b4d3a6"}
+if TYPE_CHECKING:
+    from gradlens.geometry import OverlapClass, TransposedConv
+
+CLASSES: "Mapping[OverlapClass, str]" = {"holes": "#4b5b73", "none": "#e3ebdd", "partial": "#eeb5a6", "full": "#b4d3a6"}
 DROP = 2.6  # from row to row, in cells
 QUARTERS = {0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: ""}
 
 
 def draw_overlap(
-    ax: Axes, counts: Sequence[np.ndarray], layers: Sequence[TransposedConv], *, top: int = 0, size: float = 7,
+    ax: Axes, counts: Sequence[np.ndarray], layers: "Sequence[TransposedConv]", *, top: int = 0, size: float = 7,
     title: str = "",
 ) -> Axes:  # fmt: skip
     """Rows of positions, one below the other: each position paints a window of the row below, darker where windows meet.
@@ -67,7 +70,7 @@ def draw_overlap_plane(
 
 
 def draw_classes(
-    ax: Axes, kernels: Sequence[int], strides: Sequence[int], entries: Mapping[tuple[int, int], tuple[OverlapClass, str]],
+    ax: Axes, kernels: Sequence[int], strides: Sequence[int], entries: "Mapping[tuple[int, int], tuple[OverlapClass, str]]",
     *, title: str = "",
 ) -> Axes:  # fmt: skip
     """The overlap of each kernel and stride: its class as a colour, a few characters on it.
@@ -117,7 +120,7 @@ def draw_matrix(ax: Axes, weights: np.ndarray, *, size: float = 6, title: str = 
     return bare(ax, title)
 
 
-def _places(lengths: Sequence[int], layers: Sequence[TransposedConv]) -> list[np.ndarray]:
+def _places(lengths: Sequence[int], layers: "Sequence[TransposedConv]") -> list[np.ndarray]:
     """Where the middle of each position of each row stands, so that it is above the middle of the window it paints."""
     places = [np.arange(lengths[-1], dtype=float)]
     pitch = 1.0
@@ -129,7 +132,7 @@ def _places(lengths: Sequence[int], layers: Sequence[TransposedConv]) -> list[np
     return places
 
 
-def _paint(ax: Axes, above: np.ndarray, below: np.ndarray, layer: TransposedConv, y: float) -> None:
+def _paint(ax: Axes, above: np.ndarray, below: np.ndarray, layer: "TransposedConv", y: float) -> None:
     """The window that each position above paints, from its lower edge to the upper edge of the row below."""
     kernel, stride, padding, _, dilation = _numbers(layer)
     for number, x in enumerate(above):
@@ -141,7 +144,7 @@ def _paint(ax: Axes, above: np.ndarray, below: np.ndarray, layer: TransposedConv
             ax.add_patch(Polygon(corners, closed=True, fill=False, edgecolor=SERIES[1], alpha=0.6, linewidth=0.5))
 
 
-def _numbers(layer: TransposedConv) -> tuple[int, int, int, int, int]:
+def _numbers(layer: "TransposedConv") -> tuple[int, int, int, int, int]:
     """Kernel, stride, padding, output padding and dilation of a layer with one axis."""
     sizes = (layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.dilation)
     kernel, stride, padding, extra, dilation = (size if isinstance(size, int) else size[0] for size in sizes)
