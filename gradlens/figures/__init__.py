@@ -9,6 +9,7 @@ from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES, STYLE
 from gradlens.figures.contrasts import MOST_DOTS, draw_contrasts, draw_spread, draw_stages
 from gradlens.figures.maps import draw_frame, draw_gradient, draw_lattice_map, draw_phases, draw_picture
 from gradlens.figures.overlap import draw_classes, draw_matrix, draw_overlap, draw_overlap_plane, draw_tail
+from gradlens.figures.prediction import Card, Unevenness, draw_path, draw_unevenness
 from gradlens.figures.spectrum import draw_profile, draw_spectral_difference, draw_spectrum
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "SERIES",
     "STYLE",
     "Axes",
+    "Card",
+    "Unevenness",
     "add_scale",
     "draw_classes",
     "draw_contrasts",
@@ -29,6 +32,7 @@ __all__ = [
     "draw_matrix",
     "draw_overlap",
     "draw_overlap_plane",
+    "draw_path",
     "draw_phases",
     "draw_picture",
     "draw_profile",
@@ -37,6 +41,7 @@ __all__ = [
     "draw_spread",
     "draw_stages",
     "draw_tail",
+    "draw_unevenness",
     "new_figure",
     "styled",
     "svg",
