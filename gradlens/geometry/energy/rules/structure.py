@@ -1,6 +1,6 @@
 """Operations that place, copy and add: their coefficients are 0 and 1, and so are the squares."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,22 @@ def converted(operation: Operation, energy: Energy, *, dtype: torch.dtype | None
 def empty(operation: Operation, energy: Energy, *size: Any, dtype: torch.dtype | None = None, **options: Any) -> Energy:
     """Zeros to put a gradient into."""
     return energy.like(operation(energy.values, *size, dtype=energy.values.dtype), dtype=dtype)
+
+
+def strided(
+    operation: Operation, energy: Energy, size: Sequence[int], stride: Sequence[int], offset: int | None = None
+) -> Energy:
+    """A window on memory, which for the outside starts at 0."""
+    return energy.like(operation(energy.values, size, stride, (offset or 0) + energy.values.storage_offset()))
+
+
+def copied(operation: Operation, target: Energy, source: Tensor, non_blocking: bool = False) -> Energy:
+    """A gradient written into a window on zeros, which share its memory: the target's exponent holds."""
+    if isinstance(source, Energy):
+        target.values.copy_(source.at(target.exponent))
+    else:
+        target.values.copy_(_squared(source, target.exponent))
+    return target
 
 
 def same_size(operation: Operation, one: Tensor, other: Tensor) -> bool:
@@ -111,7 +127,8 @@ RULES: Mapping[str, Rule] = {
     "sub": added,
     "_to_copy": converted,
     "to": converted,
-    "new_zeros": empty,
-    "zeros_like": empty,
+    **dict.fromkeys("new_zeros new_empty new_empty_strided zeros_like empty_like".split(), empty),
+    "as_strided": strided,
+    "copy_": copied,
     "is_same_size": same_size,
 }
