@@ -1,5 +1,6 @@
 """What a network's architecture says about its checkerboards, before any training and without data."""
 
+from gradlens.geometry.energy import energy_map
 from gradlens.geometry.overlap import (
     OverlapClass,
     TransposedConv,
@@ -17,6 +18,7 @@ __all__ = [
     "TransposedConv",
     "box_response",
     "coverage",
+    "energy_map",
     "overlap",
     "overlap_class",
     "stack_coverage",

@@ -1,0 +1,126 @@
+"""Energy propagation through the backward pass: where the energy of an input gradient will lie.
+
+One ordinary forward pass on noise sets gates, masks and routes. Then autograd's own backward pass runs with an `Energy` in
+place of the gradient, and every operation that it calls squares what multiplies it: e = (M * M)^T 1.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from gradlens.geometry.energy.rules import RULES
+from gradlens.geometry.energy.tensor import Energy, NoRuleError
+from gradlens.modules import at_work, undisturbed
+
+
+def backward_energy(model: nn.Module, input_size: Sequence[int], *, seed: int = 0) -> Tensor:
+    """Predicted energy at each position of the input gradient, for a random score direction.
+
+    The energies of all floating-point outputs are added; each of their entries counts 1.
+
+    Range: [0, inf), mean 1.
+    Blind to: the sign of what passes; correlation between weights, which is what training adds.
+
+    Args:
+        model: any module that maps `[1 *input_size]` to a tensor, or to tuples, lists and dicts of tensors.
+        input_size: `[C *spatial]` of one image, no batch.
+        seed: of the noise image that sets gates, ReLU masks and pool routes.
+
+    Returns:
+        `[*spatial]`, summed over channels, float64 on the CPU.
+
+    Raises:
+        ValueError: the model cannot run at that size, returns no tensor that depends on its input, or lets no energy
+            reach it.
+        NotImplementedError: the backward pass meets an operation without a rule; the operation and its module are named.
+
+    Source: ours.
+
+    Example:
+        >>> energy = backward_energy(nn.Conv2d(1, 1, 2, stride=2), (1, 8, 8))
+        >>> energy.shape, round(energy.mean().item(), 6)
+        (torch.Size([8, 8]), 1.0)
+    """
+    origins = _Origins({module: name for name, module in model.named_modules()})
+    with undisturbed(model), torch.enable_grad():
+        image = _noise(model, input_size, seed).requires_grad_()
+        with sdpa_kernel(SDPBackend.MATH), origins:
+            outputs = [t for t in _tensors(model(image)) if t.requires_grad]
+        if not outputs:
+            raise ValueError("model: returns no floating-point tensor that depends on its input")
+        ones = [_ones(output) for output in outputs]
+        try:
+            (energy,) = torch.autograd.grad(outputs, image, ones, allow_unused=True)
+        except NoRuleError as error:
+            raise NotImplementedError(
+                f"model: no rule for the energy of {error.operation} in the backward pass of {origins.of(error.node)}"
+            ) from error
+    if not isinstance(energy, Energy):
+        raise ValueError("model: no gradient of its output reaches its input")
+    return _map(energy)
+
+
+class _Origins(TorchFunctionMode):
+    """Notes which module made each node of autograd's graph."""
+
+    def __init__(self, names: Mapping[nn.Module, str]) -> None:
+        super().__init__()
+        self._names = names
+        self._nodes: dict[Any, str] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = [t.grad_fn for t in _tensors(result) if t.grad_fn is not None and t.grad_fn not in self._nodes]
+        if made:
+            name = at_work(self._names)
+            while made:
+                node = made.pop()
+                self._nodes[node] = name
+                made += [n for n, _ in node.next_functions if n is not None and n not in self._nodes]
+        return result
+
+    def of(self, node: Any) -> str:
+        """The module that made a node, in words."""
+        name = self._nodes.get(node, "")
+        return f"{name!r}" if name else "the network itself"
+
+
+def _noise(model: nn.Module, input_size: Sequence[int], seed: int) -> Tensor:
+    """A standard normal image `[1 *input_size]` as the model's parameters are."""
+    place = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    image = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return image.to(place)
+
+
+def _ones(output: Tensor) -> Energy:
+    """Energy 1 in every entry of an output, at least in float32."""
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    return Energy(torch.ones_like(output, dtype=dtype, requires_grad=False), 0, output.dtype, RULES)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Every floating-point tensor in `value`, which may be nested in tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _map(energy: Energy) -> Tensor:
+    """`[*spatial]` of mean 1."""
+    total = energy.values.detach().double().cpu().sum((0, 1))
+    mean = total.mean()
+    if not mean > 0:
+        raise ValueError(f"model: the energy that reaches its input is {float(mean)} on average, which has no map")
+    return total / mean

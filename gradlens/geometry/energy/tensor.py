@@ -1,0 +1,82 @@
+"""A tensor of energies that autograd takes for a gradient.
+
+`Energy` has the shape, dtype and device of the gradient that it stands for. Autograd's own backward formulas carry it; where
+one of them calls an operation, the operation's rule says what becomes of the energy.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Rule = Callable[..., Any]  # (operation, *arguments of the operation) -> what the operation returns, of energies
+ROOM = 16  # exponents of 2 by which the largest value may leave 1 before the tensor is rescaled
+
+
+class NoRuleError(NotImplementedError):
+    """The backward pass met an operation that has no rule; `node` is where in autograd's graph."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(operation)
+        self.operation = operation
+        self.node = torch._C._current_autograd_node()
+
+
+class Energy(Tensor):
+    """Energies `values * 2**exponent`, in disguise as a gradient of `dtype`.
+
+    The exponent keeps a product of hundreds of squared weights within the range of float32.
+    """
+
+    values: Tensor
+    exponent: int
+    rules: Mapping[str, Rule]
+
+    @staticmethod
+    def __new__(cls, values: Tensor, exponent: int, dtype: torch.dtype, rules: Mapping[str, Rule]) -> "Energy":
+        energy = torch.Tensor._make_wrapper_subclass(
+            cls, values.shape, strides=values.stride(), dtype=dtype, device=values.device
+        )
+        energy.values, energy.exponent, energy.rules = values, exponent, rules
+        return energy
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: torch._ops.OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """What the rule of `func` makes of its arguments."""
+        energy = energies((*args, *(kwargs or {}).values()))[0]
+        rule = energy.rules.get(func._schema.name.removeprefix("aten::"))
+        if rule is None:
+            raise NoRuleError(func._schema.name)
+        return rule(func, *args, **(kwargs or {}))
+
+    def like(self, values: Tensor, exponent: int | None = None, dtype: torch.dtype | None = None) -> "Energy":
+        """`values` as an energy of the same kind; with this one's exponent and dtype unless told otherwise."""
+        return Energy(values, self.exponent if exponent is None else exponent, dtype or self.dtype, self.rules)
+
+    def times(self, values: Tensor, exponent: int = 0, dtype: torch.dtype | None = None) -> "Energy":
+        """`values * 2**exponent` in units of this energy, rescaled where float32 would run out of room."""
+        peak = float(values.max()) if values.numel() else 0.0
+        if peak > 0 and math.isfinite(peak) and abs(shift := math.frexp(peak)[1]) > ROOM:
+            shift = max(-100, min(100, shift))
+            values, exponent = values * 2.0**-shift, exponent + shift
+        return self.like(values, self.exponent + exponent, dtype)
+
+    def at(self, exponent: int) -> Tensor:
+        """The values in units of `2**exponent`."""
+        shift = self.exponent - exponent
+        return self.values if shift == 0 else self.values * 2.0 ** max(-1000, min(1000, shift))
+
+
+def energies(arguments: Any) -> list[Energy]:
+    """Every `Energy` in `arguments`, which may be nested in lists and tuples."""
+    if isinstance(arguments, Energy):
+        return [arguments]
+    if isinstance(arguments, tuple | list):
+        return [energy for argument in arguments for energy in energies(argument)]
+    return []
