@@ -1,1 +1,25 @@
 """What a network's architecture says about its checkerboards, before any training and without data."""
+
+from gradlens.geometry.overlap import (
+    OverlapClass,
+    TransposedConv,
+    box_response,
+    coverage,
+    overlap,
+    overlap_class,
+    stack_coverage,
+    stack_overlap,
+    stack_periods,
+)
+
+__all__ = [
+    "OverlapClass",
+    "TransposedConv",
+    "box_response",
+    "coverage",
+    "overlap",
+    "overlap_class",
+    "stack_coverage",
+    "stack_overlap",
+    "stack_periods",
+]
