@@ -1,5 +1,6 @@
 """What a network's architecture says about its checkerboards, before any training and without data."""
 
+from gradlens.geometry.certificate import Certificate, certify
 from gradlens.geometry.energy import energy_map
 from gradlens.geometry.overlap import (
     OverlapClass,
@@ -14,9 +15,11 @@ from gradlens.geometry.overlap import (
 )
 
 __all__ = [
+    "Certificate",
     "OverlapClass",
     "TransposedConv",
     "box_response",
+    "certify",
     "coverage",
     "energy_map",
     "overlap",
