@@ -24,6 +24,7 @@ SUBMODULES = (
     "modules",
     "networks",
     "pictures",
+    "predict",
     "probes",
     "report",
     "results",

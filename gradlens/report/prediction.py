@@ -4,6 +4,7 @@ The same page serves `gradlens predict`, which has nothing else, and `gradlens a
 measured.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,26 @@ import pandas as pd
 
 from gradlens import figures
 from gradlens.figures import Card, Unevenness
-from gradlens.report.document import Block, Part, answer, code, heading, listing, paragraph, picture, plain, strong, table
+from gradlens.report.document import (
+    Block,
+    Part,
+    answer,
+    code,
+    heading,
+    listing,
+    paragraph,
+    picture,
+    plain,
+    strong,
+    table,
+)
 from gradlens.report.run import Run, enumeration, number
 from gradlens.results import Results
 
 EVEN = 0.05  # below this imbalance no position strays from the mean by more than some hundredths
 MOST = 6  # boards of phases in a row
 NAMES = 3  # layers named in a cell
+COUNTED = ("conv", "conv_transpose", "max_pool", "avg_pool")  # kinds whose taps are a board
 SUBJECTS = {"backward": ("input-gradient", "input gradient"), "forward": ("sample", "output")}
 
 
@@ -48,7 +62,9 @@ class Predicted:
 
     def writers(self, period: int) -> list[Mapping[str, Any]]:
         """The layers that change the resolution and so write `period`, in the order of the path from the picture."""
-        found = [layer for layer in self.layers if layer["writes"] and str(period) in str(layer["period"]).split()]
+        found = [
+            layer for layer in self.layers if layer["writes"] and str(period) in re.split("; | x ", layer["periods"])
+        ]
         return found if self.direction == "backward" else found[::-1]
 
     def learned(self) -> list[int]:
@@ -84,19 +100,7 @@ def section(run: Run) -> tuple[list[Block], dict[str, bytes]]:
 
 def alone(results: Results) -> tuple[list[Block], dict[str, bytes]]:
     """The whole report of `predict`."""
-    entry = results.manifest["predicted"]
-    t = results.table
-    periods = sorted({int(p) for p in t["period"]})
-    values = {p: Unevenness(_value(t, p, "predicted_imbalance")) for p in periods}
-    predicted = Predicted(
-        entry["name"],
-        entry["direction"],
-        entry["weights"],
-        entry["layers"],
-        values,
-        {p: _value(t, p, "predicted_ratio") for p in periods},
-        {p: (results.arrays[f"predicted/{p}"], None) for p in periods},
-    )
+    predicted, entry = of_run(results), results.manifest["predicted"]
     blocks, drawn = _page(predicted, 0)
     size = " x ".join(map(str, entry["input_size"]))
     return [
@@ -107,6 +111,21 @@ def alone(results: Results) -> tuple[list[Block], dict[str, bytes]]:
         paragraph(f"Weights: {entry['weights']}; input {size}."),
         listing(results.manifest["command"]),
     ], drawn
+
+
+def of_run(results: Results) -> Predicted:
+    """The prediction in a run of `predict`."""
+    entry, t = results.manifest["predicted"], results.table
+    periods = sorted({int(p) for p in t["period"]})
+    return Predicted(
+        entry["name"],
+        entry["direction"],
+        entry["weights"],
+        entry["layers"],
+        {p: Unevenness(_value(t, p, "predicted_imbalance")) for p in periods},
+        {p: _value(t, p, "predicted_ratio") for p in periods},
+        {p: (results.arrays[f"predicted/{p}"], None) for p in periods},
+    )
 
 
 def verdict(predicted: Predicted) -> list[Part]:
@@ -128,7 +147,9 @@ def verdict(predicted: Predicted) -> list[Part]:
         strong("Uneven by design. "),
         plain(f"The layers of {predicted.model} write periods of "),
         strong(f"{written} px"),
-        plain(f" into the energy of its {predicted.word}, whatever it is trained on. Predicted is an imbalance of up to "),
+        plain(
+            f" into the energy of its {predicted.word}, whatever it is trained on. Predicted is an imbalance of up to "
+        ),
         strong(number(value, 2)),
         plain(
             f", at {worst} px, where the most favoured pixel position gets {number(predicted.ratios[worst])} times the energy "
@@ -185,8 +206,8 @@ def _page(predicted: Predicted, index: int) -> tuple[list[Block], dict[str, byte
             boards,
             alt=f"Predicted{' and measured' if predicted.measured else ''} energy of the pixel positions of each period",
             caption=[
-                f"Relative energy of each of the T x T pixel positions: predicted{' above, measured below' * predicted.measured}; "
-                "a column has one scale, 1 is even."
+                f"Relative energy of each of the T x T pixel positions: predicted"
+                f"{' above, measured below' * predicted.measured}; a column has one scale, 1 is even."
             ],
         ),
         _layers_table(predicted),
@@ -212,7 +233,10 @@ def _compensation(predicted: Predicted) -> list[Part]:
         if p in learned
     ]
     if random:
-        return [strong("Beside the prediction: "), plain(f"{enumeration(said)}. These weights are random: the rest is chance.")]
+        return [
+            strong("Beside the prediction: "),
+            plain(f"{enumeration(said)}. These weights are random: the rest is chance."),
+        ]
     return [
         strong("Learned compensation: "),
         plain(
@@ -252,7 +276,37 @@ def _cards(writers: Sequence[Mapping[str, Any]]) -> list[Card]:
     makes: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for layer in writers:
         makes.setdefault((layer["kind"], layer["kernel"], layer["stride"]), []).append(layer)
-    return [Card(_short(layers[0]["layer"]), len(layers), _make(layers[0]), _coverage(layers[0])) for layers in makes.values()]
+    return [
+        Card(_short(layers[0]["layer"]), len(layers), _make(layers[0]), _coverage(layers[0]))
+        for layers in makes.values()
+    ]
+
+
+def _make(layer: Mapping[str, Any]) -> str:
+    """A layer's kind, kernel and stride in a few letters."""
+    kind = {"conv": "", "conv_transpose": "transposed "}.get(layer["kind"], layer["kind"].replace("_", "-") + " ")
+    kernel, stride = (_compact(layer[name]) for name in ("kernel", "stride"))
+    return f"{kind}{kernel} / {stride}"
+
+
+def _compact(sides: str) -> str:
+    """`3 x 3` as `3×3`, a stride of `2 x 2` likewise; one number where all axes agree is kept by kernels alone."""
+    return sides.replace(" x ", "×")
+
+
+def _coverage(layer: Mapping[str, Any]) -> np.ndarray | None:
+    """Taps that reach each phase of a layer's stride, `[s s]`; None where taps do not say it."""
+    from gradlens.geometry import coverage
+
+    sides = [layer[name].split(" x ") for name in ("kernel", "stride", "dilation")]
+    if layer["kind"] not in COUNTED or not all(side.isdigit() for axis in sides for side in axis):
+        return None
+    kernel, stride, dilation = (tuple(map(int, axis)) for axis in sides)
+    return np.atleast_2d(coverage(kernel, stride, dilation=dilation).numpy())
+
+
+def _short(layer: str) -> str:
+    return layer or "(network)"
 
 
 def _boards_figure_periods(predicted: Predicted) -> list[int]:
@@ -285,16 +339,24 @@ def _layers_table(predicted: Predicted) -> Block:
         writers = predicted.writers(period)
         names = [layer["layer"] for layer in writers]
         more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-        taps = dict.fromkeys(f"{layer['overlap_min']:g} to {layer['overlap_max']:g}" for layer in writers if layer["overlap"])
-        row = [str(period), ", ".join(names[:NAMES]) + more, ", ".join(taps), number(value.predicted, 2), number(predicted.ratios[period], 1)]
+        taps = dict.fromkeys(
+            f"{layer['overlap_min']:g} to {layer['overlap_max']:g}" for layer in writers if layer["overlap"]
+        )
+        row = [
+            str(period),
+            ", ".join(names[:NAMES]) + more,
+            ", ".join(taps),
+            number(value.predicted, 2),
+            number(predicted.ratios[period], 1),
+        ]
         rows.append([*row, number(value.measured, 2)] if predicted.measured else row)
     columns = {"period, px": "right", "written by": "left", "taps": "left", "predicted": "right", "max / min": "right"}
     return table(
         columns | ({"measured": "right"} if predicted.measured else {}),
         rows,
         caption=[
-            "Taps: of the kernel that reach a position, fewest to most. Predicted and measured: imbalance of the energy; max / min: "
-            "predicted, over the pixel positions."
+            "Taps: of the kernel that reach a position, fewest to most. Predicted and measured: imbalance of the energy; "
+            "max / min: predicted, over the pixel positions."
         ],
         stretch="written by",
     )

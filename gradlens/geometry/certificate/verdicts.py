@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 Direction: TypeAlias = Literal["forward", "backward"]
 Verdict: TypeAlias = Literal["pass", "fail", "level-dependent", "vacuous", "not decidable"]
-IMPLIED_BY = {"response": "filters", "signed": "signed", "energy": "energy"}  # the weights' statement says the measured one
+IMPLIED_BY = {
+    "response": "filters",
+    "signed": "signed",
+    "energy": "energy",
+}  # the weights' statement says the measured one
 UNCERTAIN = 0.2  # a floor above this decides nothing
 
 

@@ -43,9 +43,7 @@ def divided(operation: Operation, one: Any, other: Any, **options: Any) -> Energ
     return scaled(operation, one, other, **options)
 
 
-def learned_slope(
-    operation: Operation, energy: Energy, x: Tensor, weight: Tensor
-) -> tuple[Energy, Energy]:
+def learned_slope(operation: Operation, energy: Energy, x: Tensor, weight: Tensor) -> tuple[Energy, Energy]:
     """PReLU: its slope squared; the gradient of the slope itself by the squared negative input."""
     x, weight = x.to(energy.values.dtype), weight.to(energy.values.dtype)
     once = operation(energy.values, x, weight)
@@ -54,7 +52,9 @@ def learned_slope(
 
 def _result(arguments: Any, energy: Energy) -> torch.dtype:
     """The dtype that the operation would return."""
-    others = [a.dtype for a in arguments if isinstance(a, Tensor) and a is not energy and a.is_floating_point() and a.ndim]
+    others = [
+        a.dtype for a in arguments if isinstance(a, Tensor) and a is not energy and a.is_floating_point() and a.ndim
+    ]
     dtype = energy.dtype
     for other in others:
         dtype = torch.promote_types(dtype, other)
@@ -63,12 +63,31 @@ def _result(arguments: Any, energy: Energy) -> torch.dtype:
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
-        (
-            "mul neg threshold_backward gelu_backward silu_backward hardswish_backward hardtanh_backward relu6_backward "
-            "hardsigmoid_backward leaky_relu_backward elu_backward softplus_backward softshrink_backward "
-            "hardshrink_backward mish_backward sigmoid_backward tanh_backward logit_backward log_sigmoid_backward "
-            "rrelu_with_noise_backward native_dropout_backward _masked_scale masked_fill"
-        ).split(),
+        [
+            "mul",
+            "neg",
+            "threshold_backward",
+            "gelu_backward",
+            "silu_backward",
+            "hardswish_backward",
+            "hardtanh_backward",
+            "relu6_backward",
+            "hardsigmoid_backward",
+            "leaky_relu_backward",
+            "elu_backward",
+            "softplus_backward",
+            "softshrink_backward",
+            "hardshrink_backward",
+            "mish_backward",
+            "sigmoid_backward",
+            "tanh_backward",
+            "logit_backward",
+            "log_sigmoid_backward",
+            "rrelu_with_noise_backward",
+            "native_dropout_backward",
+            "_masked_scale",
+            "masked_fill",
+        ],
         scaled,
     ),
     "div": divided,

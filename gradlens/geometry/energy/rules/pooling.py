@@ -46,9 +46,7 @@ def averaged_to_size(operation: Operation, energy: Energy, x: Tensor) -> Energy:
     return energy.times(operation(values * weight, x.to(values.dtype)))
 
 
-def interpolated(
-    operation: Operation, energy: Energy, output: Sequence[int], size: Sequence[int], *how: Any
-) -> Energy:
+def interpolated(operation: Operation, energy: Energy, output: Sequence[int], size: Sequence[int], *how: Any) -> Energy:
     """Linear and cubic interpolation, which are products of one matrix an axis."""
     forward = getattr(torch.ops.aten, operation._schema.name.removeprefix("aten::").removesuffix("_backward"))
     align, *scales = how if len(how) > len(output) else (None, *how)
@@ -70,10 +68,14 @@ RULES: Mapping[str, Rule] = {
     "_adaptive_avg_pool2d_backward": averaged_to_size,
     "_adaptive_avg_pool3d_backward": averaged_to_size,
     **dict.fromkeys(
-        (
-            "upsample_linear1d_backward upsample_bilinear2d_backward upsample_trilinear3d_backward "
-            "upsample_bicubic2d_backward _upsample_bilinear2d_aa_backward _upsample_bicubic2d_aa_backward"
-        ).split(),
+        [
+            "upsample_linear1d_backward",
+            "upsample_bilinear2d_backward",
+            "upsample_trilinear3d_backward",
+            "upsample_bicubic2d_backward",
+            "_upsample_bilinear2d_aa_backward",
+            "_upsample_bicubic2d_aa_backward",
+        ],
         interpolated,
     ),
 }
