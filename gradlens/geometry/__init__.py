@@ -1,5 +1,6 @@
 """What a network's architecture says about its checkerboards, before any training and without data."""
 
+from gradlens.geometry.layers import layers
 from gradlens.geometry.overlap import (
     OverlapClass,
     TransposedConv,
@@ -11,15 +12,20 @@ from gradlens.geometry.overlap import (
     stack_overlap,
     stack_periods,
 )
+from gradlens.geometry.trace import Trace, periods, trace
 
 __all__ = [
     "OverlapClass",
+    "Trace",
     "TransposedConv",
     "box_response",
     "coverage",
+    "layers",
     "overlap",
     "overlap_class",
+    "periods",
     "stack_coverage",
     "stack_overlap",
     "stack_periods",
+    "trace",
 ]
