@@ -2,6 +2,7 @@
 
 from gradlens.geometry.certificate import Certificate, certify
 from gradlens.geometry.energy import energy_map
+from gradlens.geometry.layers import layers
 from gradlens.geometry.overlap import (
     OverlapClass,
     TransposedConv,
@@ -13,18 +14,23 @@ from gradlens.geometry.overlap import (
     stack_overlap,
     stack_periods,
 )
+from gradlens.geometry.trace import Trace, periods, trace
 
 __all__ = [
     "Certificate",
     "OverlapClass",
+    "Trace",
     "TransposedConv",
     "box_response",
     "certify",
     "coverage",
     "energy_map",
+    "layers",
     "overlap",
     "overlap_class",
+    "periods",
     "stack_coverage",
     "stack_overlap",
     "stack_periods",
+    "trace",
 ]
