@@ -7,6 +7,7 @@ e'_i = d^2 [(1 - 2 (1 + z_i^2) / n) w_i^2 e_i + (S0 + 2 z_i S1 + z_i^2 S2) / n^2
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor

@@ -40,27 +40,14 @@ def sampled(operation: torch._ops.OpOverload, *arguments: Any) -> Any:
 
 
 RULES: Mapping[str, Rule] = dict.fromkeys(
-    [
-        "mkldnn_rnn_layer_backward",
-        "_cudnn_rnn_backward",
-        "miopen_rnn_backward",
-        "_thnn_fused_lstm_cell_backward_impl",
-        "_thnn_fused_gru_cell_backward",
-        "_scaled_dot_product_flash_attention_for_cpu_backward",
-        "_scaled_dot_product_flash_attention_backward",
-        "_scaled_dot_product_efficient_attention_backward",
-        "_scaled_dot_product_cudnn_attention_backward",
-        "_scaled_dot_product_fused_attention_overrideable_backward",
-        "_flash_attention_backward",
-        "_efficient_attention_backward",
-        "_cudnn_attention_backward",
-        "grid_sampler_2d_backward",
-        "grid_sampler_3d_backward",
-        "cudnn_grid_sampler_backward",
-        "cudnn_affine_grid_generator_backward",
-        "_cdist_backward",
-        "_pdist_backward",
-        "_trilinear",
-    ],
+    (
+        "mkldnn_rnn_layer_backward _cudnn_rnn_backward miopen_rnn_backward _thnn_fused_lstm_cell_backward_impl "
+        "_thnn_fused_gru_cell_backward _scaled_dot_product_flash_attention_for_cpu_backward "
+        "_scaled_dot_product_flash_attention_backward _scaled_dot_product_efficient_attention_backward "
+        "_scaled_dot_product_cudnn_attention_backward _scaled_dot_product_fused_attention_overrideable_backward "
+        "_flash_attention_backward _efficient_attention_backward _cudnn_attention_backward "
+        "grid_sampler_2d_backward grid_sampler_3d_backward cudnn_grid_sampler_backward cudnn_affine_grid_generator_backward "
+        "_cdist_backward _pdist_backward _trilinear"
+    ).split(),
     sampled,
 )
