@@ -52,9 +52,9 @@ def backward_energy(model: nn.Module, input_size: Sequence[int], *, seed: int = 
             outputs = [t for t in _tensors(model(image)) if t.requires_grad]
         if not outputs:
             raise ValueError("model: returns no floating-point tensor that depends on its input")
-        ones = [_ones(output) for output in outputs]
+        scores = [_score(output) for output in outputs]
         try:
-            (energy,) = torch.autograd.grad(outputs, image, ones, allow_unused=True)
+            (energy,) = torch.autograd.grad(outputs, image, scores, allow_unused=True)
         except NoRuleError as error:
             raise NotImplementedError(
                 f"model: no rule for the energy of {error.operation} in the backward pass of {origins.of(error.node)}"
@@ -98,10 +98,14 @@ def _noise(model: nn.Module, input_size: Sequence[int], seed: int) -> Tensor:
     return image.to(place)
 
 
-def _ones(output: Tensor) -> Energy:
-    """Energy 1 in every entry of an output, at least in float32."""
+def _score(output: Tensor) -> Energy:
+    """The gradient of a score of an output: of the largest of a vector of logits, else of a random direction."""
     dtype = torch.promote_types(output.dtype, torch.float32)
-    return Energy(torch.ones_like(output, dtype=dtype, requires_grad=False), 0, output.dtype, RULES)
+    zero = torch.zeros_like(output, dtype=dtype, requires_grad=False)
+    if output.ndim != 2:
+        return Energy(zero + 1, 0, output.dtype, RULES)
+    chosen = torch.zeros_like(output, requires_grad=False).scatter_(1, output.detach().argmax(1, keepdim=True), 1)
+    return Energy(zero, 0, output.dtype, RULES).about(chosen, 0, 1)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -119,7 +123,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _map(energy: Energy) -> Tensor:
     """`[*spatial]` of mean 1."""
-    total = energy.values.detach().double().cpu().sum((0, 1))
+    values = energy.values
+    if energy.mean is not None:
+        values = energy.plus(energy.mean.to(values.dtype).square(), 2 * energy.mean_exponent).values
+    total = values.detach().double().cpu().sum((0, 1)).clamp(min=0)
     mean = total.mean()
     if not mean > 0:
         raise ValueError(f"model: the energy that reaches its input is {float(mean)} on average, which has no map")

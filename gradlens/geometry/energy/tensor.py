@@ -25,14 +25,18 @@ class NoRuleError(NotImplementedError):
 
 
 class Energy(Tensor):
-    """Energies `values * 2**exponent`, in disguise as a gradient of `dtype`.
+    """Gradients of mean `mean * 2**mean_exponent` and variance `values * 2**exponent`, in disguise as one of `dtype`.
 
-    The exponent keeps a product of hundreds of squared weights within the range of float32.
+    The exponents keep a product of hundreds of squared weights within the range of float32. Without a mean all is
+    variance. `channel` is the axis of a feature map that does not count positions, where it is known.
     """
 
     values: Tensor
     exponent: int
     rules: Mapping[str, Rule]
+    mean: Tensor | None
+    mean_exponent: int
+    channel: int | None
 
     @staticmethod
     def __new__(cls, values: Tensor, exponent: int, dtype: torch.dtype, rules: Mapping[str, Rule]) -> "Energy":
@@ -40,6 +44,7 @@ class Energy(Tensor):
             cls, values.shape, strides=values.stride(), dtype=dtype, device=values.device
         )
         energy.values, energy.exponent, energy.rules = values, exponent, rules
+        energy.mean, energy.mean_exponent, energy.channel = None, 0, None
         return energy
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -66,6 +71,24 @@ class Energy(Tensor):
             shift = max(-100, min(100, shift))
             values, exponent = values * 2.0**-shift, exponent + shift
         return self.like(values, self.exponent + exponent, dtype)
+
+    def about(self, mean: Tensor, exponent: int = 0, channel: int | None = None) -> "Energy":
+        """The same variance about `mean * 2**exponent`."""
+        peak = float(mean.abs().max()) if mean.numel() else 0.0
+        if peak > 0 and math.isfinite(peak) and abs(shift := math.frexp(peak)[1]) > ROOM:
+            shift = max(-100, min(100, shift))
+            mean, exponent = mean * 2.0**-shift, exponent + shift
+        energy = self.like(self.values)
+        energy.mean, energy.mean_exponent, energy.channel = mean, exponent, channel
+        return energy
+
+    def plus(self, values: Tensor, exponent: int) -> "Energy":
+        """With a further variance of `values * 2**exponent`."""
+        if exponent == self.exponent:
+            return self.like(self.values + values)
+        other = self.like(values, exponent)
+        common = max((e.exponent for e in (self, other) if e.values.any()), default=exponent)
+        return self.like(self.at(common) + other.at(common), common)
 
     def at(self, exponent: int) -> Tensor:
         """The values in units of `2**exponent`."""

@@ -7,14 +7,16 @@ here is linear in the gradient, g' = M g; with the gradient's entries independen
 from collections.abc import Mapping
 
 from gradlens.geometry.energy.rules import activations, convolution, normalisation, pooling, products, sampling, structure
+from gradlens.geometry.energy.rules.means import with_mean
 from gradlens.geometry.energy.tensor import Rule
 
 RULES: Mapping[str, Rule] = {
-    **structure.RULES,
-    **products.RULES,
-    **convolution.RULES,
+    **{
+        name: with_mean(rule)
+        for rules in (structure, products, convolution, normalisation, pooling, sampling)
+        for name, rule in rules.RULES.items()
+    },
     **activations.RULES,
-    **normalisation.RULES,
-    **pooling.RULES,
-    **sampling.RULES,
+    **structure.WHOLE,
+    **pooling.WHOLE,
 }

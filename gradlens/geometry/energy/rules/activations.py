@@ -9,10 +9,13 @@ from torch import Tensor
 from gradlens.geometry.energy.tensor import Energy, Rule, energies
 
 Operation = torch._ops.OpOverload
+KEPT = 1e-3  # a mean with a smaller share of the energy is counted as variance, which saves its way
 
 
 def scaled(operation: Operation, *arguments: Any, **options: Any) -> Energy:
     """g' = d * g, entry by entry: the operation done twice is e' = d * d * e.
+
+    A mean is scaled by the mean of d over positions; the variance of d over them turns some of it into variance.
 
     Raises:
         NotImplementedError: two gradients are multiplied, which is not linear.
@@ -21,7 +24,6 @@ def scaled(operation: Operation, *arguments: Any, **options: Any) -> Energy:
     if len(every) != 1:
         raise NotImplementedError(f"a product of {len(every)} gradients in {operation}")
     energy = every[0]
-    dtype = _result(arguments, energy)
 
     def once(values: Tensor) -> Tensor:
         def plain(argument: Any) -> Any:
@@ -33,7 +35,28 @@ def scaled(operation: Operation, *arguments: Any, **options: Any) -> Energy:
 
         return operation(*map(plain, arguments), **{name: plain(option) for name, option in options.items()})
 
-    return energy.times(once(once(energy.values)), dtype=dtype)
+    scale = energy.times(once(once(energy.values)), dtype=_result(arguments, energy))
+    if energy.mean is None:
+        return scale
+    gates = [a for a in arguments if isinstance(a, Tensor) and a is not energy]
+    if energy.channel is None or not gates:
+        return scale.about(once(energy.mean), energy.mean_exponent, energy.channel)
+    return _spread(scale, energy, once(torch.ones((), dtype=energy.mean.dtype, device=energy.device).expand(energy.shape if gates[0].ndim < energy.ndim else gates[0].shape)))
+
+
+def _spread(scale: Energy, energy: Energy, d: Tensor) -> Energy:
+    """The energy times d, with a mean times the mean of d."""
+    assert energy.mean is not None and energy.channel is not None
+    axes = [axis for axis in range(d.ndim) if axis != energy.channel + d.ndim - energy.ndim]
+    variance, mean = torch.var_mean(d, axes, correction=0, keepdim=True)
+    square = energy.mean.to(scale.values.dtype).square()
+    more = (square * variance.to(square.dtype)).expand(scale.shape)
+    whole = scale.plus(more, 2 * energy.mean_exponent)
+    about = (energy.mean * mean).expand(scale.shape)
+    kept = about.to(square.dtype).square().sum() * 2.0 ** max(-1000, min(100, 2 * energy.mean_exponent - whole.exponent))
+    if kept < KEPT * whole.values.sum():
+        return whole.plus(about.to(square.dtype).square(), 2 * energy.mean_exponent)
+    return whole.about(about, energy.mean_exponent, energy.channel + d.ndim - energy.ndim)
 
 
 def divided(operation: Operation, one: Any, other: Any, **options: Any) -> Energy:
@@ -49,7 +72,11 @@ def learned_slope(
     """PReLU: its slope squared; the gradient of the slope itself by the squared negative input."""
     x, weight = x.to(energy.values.dtype), weight.to(energy.values.dtype)
     once = operation(energy.values, x, weight)
-    return energy.times(operation(once[0], x, weight)[0]), energy.times(operation(once[1], x, weight)[1])
+    square = [energy.times(operation(part, x, weight)[i]) for i, part in enumerate(once)]
+    if energy.mean is not None:
+        means = operation(energy.mean, x, weight)
+        square = [part.about(m, energy.mean_exponent, energy.channel) for part, m in zip(square, means, strict=True)]
+    return square[0], square[1]
 
 
 def _result(arguments: Any, energy: Energy) -> torch.dtype:

@@ -1,6 +1,7 @@
 """Average pooling and interpolation: the squared weight with which an output reads its inputs."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -64,6 +65,32 @@ def interpolated(
     return energy.times(values)
 
 
+def routed(
+    operation: Operation,
+    energy: Energy,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    *rest: Any,
+) -> Energy:
+    """Max-pooling: a variance takes the real route; a mean spreads over the window, whose entries are equally likely."""
+    route = energy.times(operation(energy.values, x.to(energy.values.dtype), kernel, stride, padding, dilation, *rest))
+    if energy.mean is None:
+        return route
+    ceil_mode = rest[0]
+    backward = torch.ops.aten.avg_pool2d_backward if len(kernel) == 2 else torch.ops.aten.avg_pool3d_backward
+    if any(d != 1 for d in dilation):
+        mean = operation(energy.mean, x, kernel, stride, padding, dilation, *rest)
+        return route.about(mean, energy.mean_exponent, energy.channel)
+    geometry = (kernel, stride or kernel, padding, ceil_mode, False, None)
+    mean = backward(energy.mean.contiguous(), x, *geometry)
+    square = energy.mean.to(energy.values.dtype).square()
+    lost = backward(square.contiguous(), x.to(square.dtype), *geometry) * (1 - 1 / prod(kernel))
+    return route.plus(lost, 2 * energy.mean_exponent).about(mean, energy.mean_exponent, energy.channel)
+
+
 RULES: Mapping[str, Rule] = {
     "avg_pool2d_backward": averaged,
     "avg_pool3d_backward": averaged,
@@ -76,4 +103,9 @@ RULES: Mapping[str, Rule] = {
         ).split(),
         interpolated,
     ),
+}
+
+WHOLE: Mapping[str, Rule] = {
+    "max_pool2d_with_indices_backward": routed,
+    "max_pool3d_with_indices_backward": routed,
 }

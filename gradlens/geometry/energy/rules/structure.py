@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradlens.geometry.energy.rules.means import mean_at
 from gradlens.geometry.energy.tensor import Energy, Rule, energies
 
 Operation = torch._ops.OpOverload
@@ -28,7 +29,7 @@ def joined(operation: Operation, *arguments: Any, **options: Any) -> Any:
 
 
 def added(operation: Operation, one: Any, other: Any, *, alpha: float = 1) -> Energy:
-    """A sum or a difference of branches, which are taken as independent."""
+    """A sum or a difference of branches, whose variances are taken as independent."""
     if isinstance(other, Energy) and alpha != 1:
         other = other.times(other.values * alpha**2)
     return joined(torch.ops.aten.add.Tensor, one, other)
@@ -58,6 +59,8 @@ def copied(operation: Operation, target: Energy, source: Tensor, non_blocking: b
         target.values.copy_(source.at(target.exponent))
     else:
         target.values.copy_(_squared(source, target.exponent))
+    if target.mean is not None and isinstance(source, Energy):
+        target.mean.copy_(mean_at(source, target.mean_exponent))
     return target
 
 
@@ -109,7 +112,6 @@ RULES: Mapping[str, Rule] = {
             "sum cumsum trace embedding_dense_backward view_as_real masked_select sum_to_size "
             "upsample_nearest1d_backward upsample_nearest2d_backward upsample_nearest3d_backward "
             "_upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward _upsample_nearest_exact3d_backward "
-            "max_pool2d_with_indices_backward max_pool3d_with_indices_backward "
             "adaptive_max_pool2d_backward adaptive_max_pool3d_backward "
             "fractional_max_pool2d_backward fractional_max_pool3d_backward max_unpool2d max_unpool3d "
             "value_selecting_reduction_backward masked_fill zero"
@@ -129,6 +131,6 @@ RULES: Mapping[str, Rule] = {
     "to": converted,
     **dict.fromkeys("new_zeros new_empty new_empty_strided zeros_like empty_like".split(), empty),
     "as_strided": strided,
-    "copy_": copied,
-    "is_same_size": same_size,
 }
+
+WHOLE: Mapping[str, Rule] = {"copy_": copied, "is_same_size": same_size}
