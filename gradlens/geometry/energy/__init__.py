@@ -17,6 +17,7 @@ def energy_map(
     *,
     direction: Literal["backward", "forward"] = "backward",
     seed: int = 0,
+    score: Literal["random", "top"] = "random",
 ) -> Tensor:
     """Predicted energy at each position of the input gradient (backward) or of the output (forward).
 
@@ -28,6 +29,7 @@ def energy_map(
         input_size: `[C *spatial]` of one image, no batch.
         direction: "backward" for classifiers, discriminators and attribution, "forward" for generators.
         seed: of the noise image that sets gates, ReLU masks and pool routes.
+        score: whose gradient goes backward: of a random direction, or of the top logit; see `backward_energy`.
 
     Returns:
         `[*spatial]` of the input or the output, summed over channels, float64 on the CPU.
@@ -41,7 +43,7 @@ def energy_map(
     if direction == "backward":
         from gradlens.geometry.energy.backward import backward_energy
 
-        return backward_energy(model, input_size, seed=seed)
+        return backward_energy(model, input_size, seed=seed, score=score)
     if direction == "forward":
         from gradlens.geometry.energy.forward import forward_energy
 

@@ -5,7 +5,7 @@ place of the gradient, and every operation that it calls squares what multiplies
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,14 @@ from gradlens.geometry.energy.tensor import Energy, NoRuleError
 from gradlens.modules import at_work, undisturbed
 
 
-def backward_energy(model: nn.Module, input_size: Sequence[int], *, seed: int = 0) -> Tensor:
-    """Predicted energy at each position of the input gradient, for a random score direction.
+def backward_energy(
+    model: nn.Module, input_size: Sequence[int], *, seed: int = 0, score: Literal["random", "top"] = "random"
+) -> Tensor:
+    """Predicted energy at each position of the input gradient.
 
-    The energies of all floating-point outputs are added; each of their entries counts 1.
+    "random" asks for a score in a random direction, another for each image: every entry of every floating-point output
+    counts 1, and the energies of the outputs are added. "top" asks for `gradlens.gradients.top_logit`: all images then
+    share a direction, and what reaches all positions with the same sign is added with its sign before it is squared.
 
     Range: [0, inf), mean 1.
     Blind to: the sign of what passes; correlation between weights, which is what training adds.
@@ -29,13 +33,14 @@ def backward_energy(model: nn.Module, input_size: Sequence[int], *, seed: int = 
         model: any module that maps `[1 *input_size]` to a tensor, or to tuples, lists and dicts of tensors.
         input_size: `[C *spatial]` of one image, no batch.
         seed: of the noise image that sets gates, ReLU masks and pool routes.
+        score: whose gradient; "top" is the largest logit on that noise image, of a critic the mean of its output.
 
     Returns:
         `[*spatial]`, summed over channels, float64 on the CPU.
 
     Raises:
         ValueError: the model cannot run at that size, returns no tensor that depends on its input, or lets no energy
-            reach it.
+            reach it; `score` is unknown, or is "top" where the model returns several maps.
         NotImplementedError: the backward pass meets an operation without a rule; the operation and its module are named.
 
     Source: ours.
@@ -45,6 +50,8 @@ def backward_energy(model: nn.Module, input_size: Sequence[int], *, seed: int = 
         >>> energy.shape, round(energy.mean().item(), 6)
         (torch.Size([8, 8]), 1.0)
     """
+    if score not in ("random", "top"):
+        raise ValueError(f'score: must be "random" or "top", got {score!r}')
     origins = _Origins({module: name for name, module in model.named_modules()})
     with undisturbed(model), torch.enable_grad():
         image = _noise(model, input_size, seed).requires_grad_()
@@ -52,9 +59,9 @@ def backward_energy(model: nn.Module, input_size: Sequence[int], *, seed: int = 
             outputs = [t for t in _tensors(model(image)) if t.requires_grad]
         if not outputs:
             raise ValueError("model: returns no floating-point tensor that depends on its input")
-        scores = [_score(output) for output in outputs]
+        gradients = [_gradient(output, score) for output in outputs]
         try:
-            (energy,) = torch.autograd.grad(outputs, image, scores, allow_unused=True)
+            (energy,) = torch.autograd.grad(outputs, image, gradients, allow_unused=True)
         except NoRuleError as error:
             raise NotImplementedError(
                 f"model: no rule for the energy of {error.operation} in the backward pass of {origins.of(error.node)}"
@@ -98,14 +105,18 @@ def _noise(model: nn.Module, input_size: Sequence[int], seed: int) -> Tensor:
     return image.to(place)
 
 
-def _score(output: Tensor) -> Energy:
-    """The gradient of a score of an output: of the largest of a vector of logits, else of a random direction."""
+def _gradient(output: Tensor, score: str) -> Energy:
+    """The gradient of the score with respect to an output."""
     dtype = torch.promote_types(output.dtype, torch.float32)
-    zero = torch.zeros_like(output, dtype=dtype, requires_grad=False)
-    if output.ndim != 2:
-        return Energy(zero + 1, 0, output.dtype, RULES)
-    chosen = torch.zeros_like(output, requires_grad=False).scatter_(1, output.detach().argmax(1, keepdim=True), 1)
-    return Energy(zero, 0, output.dtype, RULES).about(chosen, 0, 1)
+    with torch.no_grad():
+        if score == "random":
+            return Energy(torch.ones_like(output, dtype=dtype), 0, output.dtype, RULES)
+        maps = output.flatten(2) if output.ndim > 2 else output.view(1, -1, 1)
+        if maps.shape[1] > 1 and maps.shape[2] > 1:
+            raise ValueError(f'score: "top" needs logits, the output {list(output.shape)} is several maps; use "random"')
+        chosen = torch.zeros_like(maps)
+        chosen[0, maps[0].mean(1).argmax()] = 1
+        return Energy(torch.zeros_like(output, dtype=dtype), 0, output.dtype, RULES).about(chosen.view(output.shape), 0, 1)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

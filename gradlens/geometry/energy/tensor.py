@@ -78,7 +78,10 @@ class Energy(Tensor):
         if peak > 0 and math.isfinite(peak) and abs(shift := math.frexp(peak)[1]) > ROOM:
             shift = max(-100, min(100, shift))
             mean, exponent = mean * 2.0**-shift, exponent + shift
-        energy = self.like(self.values)
+        values = self.values
+        if mean.stride() != values.stride():
+            mean, values = mean.contiguous(), values.contiguous()
+        energy = self.like(values)
         energy.mean, energy.mean_exponent, energy.channel = mean, exponent, channel
         return energy
 
