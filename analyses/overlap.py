@@ -28,6 +28,7 @@ from gradlens.geometry import (
     overlap,
     overlap_class,
     stack_coverage,
+    stack_overlap,
     stack_periods,
 )
 from gradlens.images import SAMPLES, sample
@@ -59,6 +60,15 @@ GENERATORS = {  # of Distill, with the periods of the caption
     "deconvolution in the last two layers": ((DECONVOLUTION, DECONVOLUTION), (2, 4)),
     "deconvolution only in the last layer": ((*RESIZE, DECONVOLUTION), (2,)),
     "all layers resize-convolution": ((*RESIZE, *RESIZE), ()),
+}
+DRAWN = {  # Distill's three interactive figures at their default settings, and others beside: input positions, layers
+    "kernel 3, stride 2": (6, (DECONVOLUTION,)),
+    "kernel 4, stride 2": (6, (TransposedConv(4, 2),)),
+    "kernel 5, stride 2": (6, (TransposedConv(5, 2),)),
+    "kernel 2, stride 3": (5, (TransposedConv(2, 3),)),
+    "two layers of kernel 3, stride 2": (6, (DECONVOLUTION, DECONVOLUTION)),
+    "two layers of kernel 4, stride 2": (5, (TransposedConv(4, 2), TransposedConv(4, 2))),
+    "kernel 3, stride 2, then a tail of 4": (6, (DECONVOLUTION, TransposedConv(4))),
 }
 STEPS = (0, 10, 30, 100, 300, 1000)  # of training, at which it is measured
 CHANNELS, WIDTH, BORDER = 8, 64, 8
@@ -110,6 +120,9 @@ def run(config: Config) -> Results:
     arrays = {f"matrix/{name}": as_matrix(LAYERS[name], 6).numpy() for name in MATRICES}
     arrays |= {f"response/{name}": response(LAYERS[name]).numpy() for name in MATRICES}
     arrays["matrix/convolution"] = convolution_matrix().numpy()
+    for name, (length, layers) in DRAWN.items():
+        arrays[f"paths/{name}/0"] = np.ones(length, dtype=np.int64)
+        arrays |= {f"paths/{name}/{n}": stack_overlap(layers[:n], length).numpy() for n in range(1, len(layers) + 1)}
     rows = [*_taps(), *_stacks(), *_tails(config), *_distill(), *_blog(), *_matrices(), *_random(config)]
     trained, flat = _trained(config)
     table = pd.DataFrame(rows + trained).assign(subject="overlap", unit="1").reindex(columns=list(COLUMNS))
