@@ -108,7 +108,7 @@ class Config:
 
     _: KW_ONLY
     draws: Annotated[int, Parameter(help="Random kernels of each layer.")] = 20_000
-    seeds: Annotated[int, Parameter(help="Networks trained with each layer.")] = 5
+    seeds: Annotated[int, Parameter(help="Networks trained with each layer.")] = 10
     steps: Annotated[int, Parameter(help="Of training, at most.")] = STEPS[-1]
     seed: Annotated[int, Parameter(help="Of the kernels, and of the first network.")] = 0
     out: Annotated[Path | None, Parameter(help="Folder of this run; runs/overlap-N unless given.")] = None
@@ -300,7 +300,8 @@ def photograph_rows(names: tuple[str, ...]) -> Tensor:
 def _trained(config: Config) -> tuple[list[dict], dict[str, np.ndarray]]:
     """Autoencoders with two layers of each kind: the lattice of what they repaint as they learn, over the data's own.
 
-    The second value is what each first network makes of an even grey, before and after.
+    Each value is the median over networks, with the least and the largest. Beside the rows, what each first network makes of
+    an even grey, before and after.
     """
     train, test = photograph_rows(SAMPLES[:2]), photograph_rows(SAMPLES[2:])
     test = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:512]]
@@ -312,14 +313,14 @@ def _trained(config: Config) -> tuple[list[dict], dict[str, np.ndarray]]:
                 for step, network in _training(layer, train, seed, config.steps):
                     with torch.no_grad():
                         shares.setdefault(step, []).append(_shares(network(test), test))
-                        grey = network(torch.full((1, 1, WIDTH), 0.5))[0, 0, BORDER:-BORDER]
+                        grey = network(torch.full((1, 1, 2 * WIDTH), 0.5))[0, 0, WIDTH // 2 : -WIDTH // 2]
                     if seed == config.seed and step in (0, config.steps):
                         flat[f"flat/{name}/{'after' if step else 'before'}"] = grey.numpy()
                 advance()
             for step, values in shares.items():
                 for metric, period, value in zip(_METRICS, (2, 4, nan), np.array(values).T, strict=True):
                     what = {"layer": f"step {step}", "period": period, "n": len(value)}
-                    rows.append(_row(name, metric, value.mean(), low=value.min(), high=value.max(), **what))
+                    rows.append(_row(name, metric, np.median(value), low=value.min(), high=value.max(), **what))
     return rows, flat
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Polygon, Rectangle
 
-from gradlens.figures.canvas import FAINT, GRADIENT, INK, SERIES, bare
+from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES, bare
 
 if TYPE_CHECKING:
     from gradlens.geometry import OverlapClass, TransposedConv
@@ -117,6 +117,49 @@ def draw_matrix(ax: Axes, weights: np.ndarray, *, size: float = 6, title: str = 
     ax.add_patch(Rectangle((0, 0), columns, rows, fill=False, edgecolor=FAINT, linewidth=0.6, clip_on=False))
     ax.set_xlim(0, columns)
     ax.set_ylim(rows, 0)
+    return bare(ax, title)
+
+
+def draw_response(ax: Axes, responses: Mapping[str, np.ndarray], *, title: str = "") -> Axes:
+    """Expected power `[F]` of each layer over frequency from 0 to Nyquist, that at 0 being 1."""
+    for colour, (label, power) in zip((GRADIENT, SERIES[2], SERIES[3]), responses.items(), strict=False):
+        ax.plot(np.linspace(0, 0.5, len(power)), power, color=colour, label=label)
+    ax.set_xlim(0, 0.5)
+    ax.set_ylim(0, 1.08)
+    ax.set_xlabel("frequency, cycles / px")
+    ax.set_ylabel("power of that at 0")
+    ax.set_title(title)
+    ax.legend()
+    return ax
+
+
+def draw_learning(
+    ax: Axes, steps: Sequence[int], series: Mapping[str, tuple[Sequence[float], str, str]], *, title: str = ""
+) -> Axes:
+    """A lattice, as a multiple of the data's own, at some steps of training; the data is the line at 1.
+
+    Args:
+        series: by layer: a value for each step, a colour, a line style.
+    """
+    ax.axhline(1, color=FAINT, linewidth=0.6)
+    for label, (values, colour, line) in series.items():
+        ax.plot(range(len(steps)), values, line, marker="o", markersize=2.5, color=colour, label=label)
+    ax.set_xticks(range(len(steps)), [f"{step:,}" for step in steps])
+    ax.set_yscale("log")
+    ax.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    ax.set_xlabel("training step")
+    ax.set_ylabel("lattice, times the data's")
+    ax.set_title(title)
+    return ax
+
+
+def draw_painted(ax: Axes, before: np.ndarray, after: np.ndarray, *, title: str = "") -> Axes:
+    """What a network makes of an even input before and after training: two rows `[L]` less their means, each to scale."""
+    for row, (values, colour) in enumerate(((before, CONTROL), (after, GRADIENT))):
+        centred = values - values.mean()
+        ax.step(np.arange(len(values)), centred / np.abs(centred).max() - 2.6 * row, where="mid", color=colour)
+        ax.text(len(values), -2.6 * row, f"{centred.std():.2g}", va="center_baseline", fontsize=6.5, color=colour)
+    ax.set_ylim(-3.9, 1.3)
     return bare(ax, title)
 
 
