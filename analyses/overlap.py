@@ -117,7 +117,7 @@ class Config:
 
 def run(config: Config) -> Results:
     """All counts and claims, the matrices, and what random and trained kernels do."""
-    arrays = {f"matrix/{name}": as_matrix(LAYERS[name], 6).numpy() for name in MATRICES}
+    arrays = {f"matrix/{name}": as_matrix(LAYERS[name], 4).numpy() for name in MATRICES}
     arrays |= {f"response/{name}": response(LAYERS[name]).numpy() for name in MATRICES}
     arrays["matrix/convolution"] = convolution_matrix().numpy()
     for name, (length, layers) in DRAWN.items():
@@ -241,7 +241,7 @@ def _blog() -> Iterator[dict]:
     direct = F.conv2d(padded, kernel.flip(2, 3))
     yield from _claim("blog, figure 3", "side of the transposed convolution's output", 4, direct.shape[2])
     yield from _claim("blog, figure 3", "cells of the padded input", 36, padded.numel())
-    yield from _claim("blog, figure 3", "of them with information", 4, padded.count_nonzero())
+    yield from _claim("blog, figure 3", "of them that hold information", 4, padded.count_nonzero())
     error = (transposed - direct.flatten()).abs().max()
     yield from _claim("blog, figure 3", "largest difference of the two ways", 0, 0 if error < 1e-14 else error)
     yield from _claim("blog, figure 3", "side of the output at stride 1/2", 5, len(overlap(3, 2, 2)))

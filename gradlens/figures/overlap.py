@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gradlens.geometry import OverlapClass, TransposedConv
 
 CLASSES: "Mapping[OverlapClass, str]" = {"holes": "#4b5b73", "none": "#e3ebdd", "partial": "#eeb5a6", "full": "#b4d3a6"}
+FLAT = 1e-6  # float32 rounding of values near 1
 DROP = 2.6  # from row to row, in cells
 QUARTERS = {0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: ""}
 
@@ -157,10 +158,16 @@ def draw_painted(ax: Axes, before: np.ndarray, after: np.ndarray, *, title: str 
     """What a network makes of an even input before and after training: two rows `[L]` less their means, each to scale."""
     for row, (values, colour) in enumerate(((before, CONTROL), (after, GRADIENT))):
         centred = values - values.mean()
-        ax.step(np.arange(len(values)), centred / np.abs(centred).max() - 2.6 * row, where="mid", color=colour)
-        ax.text(len(values), -2.6 * row, f"{centred.std():.2g}", va="center_baseline", fontsize=6.5, color=colour)
+        high = np.abs(centred).max()
+        drawn = centred / high if high > FLAT else 0 * centred
+        ax.step(np.arange(len(values)), drawn - 2.6 * row, where="mid", color=colour, linewidth=0.9)
+        ax.text(len(values), -2.6 * row, f"{centred.std():.2g}" if high > FLAT else "0", va="center_baseline", fontsize=6.5,
+                color=colour)  # fmt: skip
     ax.set_ylim(-3.9, 1.3)
-    return bare(ax, title)
+    ax.set_xlim(-1, 1.25 * len(before))
+    bare(ax, "")
+    ax.set_title(title, fontsize=7)
+    return ax
 
 
 def _places(lengths: Sequence[int], layers: "Sequence[TransposedConv]") -> list[np.ndarray]:
