@@ -8,7 +8,16 @@ from matplotlib.axes import Axes
 from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES, STYLE, add_scale, new_figure, styled, svg
 from gradlens.figures.contrasts import MOST_DOTS, draw_contrasts, draw_spread, draw_stages
 from gradlens.figures.maps import draw_frame, draw_gradient, draw_lattice_map, draw_phases, draw_picture
-from gradlens.figures.overlap import draw_classes, draw_matrix, draw_overlap, draw_overlap_plane, draw_tail
+from gradlens.figures.overlap import (
+    draw_classes,
+    draw_learning,
+    draw_matrix,
+    draw_overlap,
+    draw_overlap_plane,
+    draw_painted,
+    draw_response,
+    draw_tail,
+)
 from gradlens.figures.prediction import Card, Unevenness, draw_path, draw_unevenness
 from gradlens.figures.spectrum import draw_profile, draw_spectral_difference, draw_spectrum
 
@@ -29,13 +38,16 @@ __all__ = [
     "draw_frame",
     "draw_gradient",
     "draw_lattice_map",
+    "draw_learning",
     "draw_matrix",
     "draw_overlap",
     "draw_overlap_plane",
+    "draw_painted",
     "draw_path",
     "draw_phases",
     "draw_picture",
     "draw_profile",
+    "draw_response",
     "draw_spectral_difference",
     "draw_spectrum",
     "draw_spread",

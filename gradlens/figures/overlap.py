@@ -12,12 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Polygon, Rectangle
 
-from gradlens.figures.canvas import FAINT, GRADIENT, INK, SERIES, bare
+from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES, bare
 
 if TYPE_CHECKING:
     from gradlens.geometry import OverlapClass, TransposedConv
 
 CLASSES: "Mapping[OverlapClass, str]" = {"holes": "#4b5b73", "none": "#e3ebdd", "partial": "#eeb5a6", "full": "#b4d3a6"}
+FLAT = 1e-6  # float32 rounding of values near 1
 DROP = 2.6  # from row to row, in cells
 QUARTERS = {0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: ""}
 
@@ -118,6 +119,55 @@ def draw_matrix(ax: Axes, weights: np.ndarray, *, size: float = 6, title: str = 
     ax.set_xlim(0, columns)
     ax.set_ylim(rows, 0)
     return bare(ax, title)
+
+
+def draw_response(ax: Axes, responses: Mapping[str, np.ndarray], *, title: str = "") -> Axes:
+    """Expected power `[F]` of each layer over frequency from 0 to Nyquist, that at 0 being 1."""
+    for colour, (label, power) in zip((GRADIENT, SERIES[2], SERIES[3]), responses.items(), strict=False):
+        ax.plot(np.linspace(0, 0.5, len(power)), power, color=colour, label=label)
+    ax.set_xlim(0, 0.5)
+    ax.set_ylim(0, 1.08)
+    ax.set_xlabel("frequency, cycles / px")
+    ax.set_ylabel("power of that at 0")
+    ax.set_title(title)
+    ax.legend()
+    return ax
+
+
+def draw_learning(
+    ax: Axes, steps: Sequence[int], series: Mapping[str, tuple[Sequence[float], str, str]], *, title: str = ""
+) -> Axes:
+    """A lattice, as a multiple of the data's own, at some steps of training; the data is the line at 1.
+
+    Args:
+        series: by layer: a value for each step, a colour, a line style.
+    """
+    ax.axhline(1, color=FAINT, linewidth=0.6)
+    for label, (values, colour, line) in series.items():
+        ax.plot(range(len(steps)), values, line, marker="o", markersize=2.5, color=colour, label=label)
+    ax.set_xticks(range(len(steps)), [f"{step:,}" for step in steps])
+    ax.set_yscale("log")
+    ax.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    ax.set_xlabel("training step")
+    ax.set_ylabel("lattice, times the data's")
+    ax.set_title(title)
+    return ax
+
+
+def draw_painted(ax: Axes, before: np.ndarray, after: np.ndarray, *, title: str = "") -> Axes:
+    """What a network makes of an even input before and after training: two rows `[L]` less their means, each to scale."""
+    for row, (values, colour) in enumerate(((before, CONTROL), (after, GRADIENT))):
+        centred = values - values.mean()
+        high = np.abs(centred).max()
+        drawn = centred / high if high > FLAT else 0 * centred
+        ax.step(np.arange(len(values)), drawn - 2.6 * row, where="mid", color=colour, linewidth=0.9)
+        ax.text(len(values), -2.6 * row, f"{centred.std():.2g}" if high > FLAT else "0", va="center_baseline", fontsize=6.5,
+                color=colour)  # fmt: skip
+    ax.set_ylim(-3.9, 1.3)
+    ax.set_xlim(-1, 1.25 * len(before))
+    bare(ax, "")
+    ax.set_title(title, fontsize=7)
+    return ax
 
 
 def _places(lengths: Sequence[int], layers: "Sequence[TransposedConv]") -> list[np.ndarray]:
