@@ -9,7 +9,7 @@ over draws, and a deviation counts where it is larger than all that balanced ran
 
 from collections.abc import Sequence
 from itertools import product
-from math import nan
+from math import nan, prod
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ def _draws(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Mean gradient of each phase `[draws vectors C *strides]`, its energy `[draws *strides]`, its rms by channel `[C]`."""
     signed, energy, power = [], [], []
-    cells = torch.tensor([(b.stop - b.start) // t for b, t in zip(box, strides, strict=True)]).prod().item()
+    cells = prod((b.stop - b.start) // t for b, t in zip(box, strides, strict=True))
     vectors = None
     for count in _parts(DRAWS, size):
         x, y = _followed(specimen, _noise(specimen, size, count, level, generator))
@@ -141,7 +141,7 @@ def _balanced_means(draws: Tensor, generator: torch.Generator) -> list[Tensor]:
     signs = torch.ones(FLIPS, len(draws), dtype=torch.float64)
     order = torch.rand(FLIPS, len(draws), generator=generator).argsort(1)
     signs.scatter_(1, order[:, : len(draws) // 2], -1.0)
-    pieces = (signs / len(draws)).to(draws.device).split(max(1, 8 * ROOM // draws[0].numel()))
+    pieces = (signs / len(draws)).to(draws.device).split(max(1, 16 * ROOM // draws[0].numel()))
     return [torch.tensordot(piece, draws, dims=1) for piece in pieces]
 
 
@@ -189,8 +189,8 @@ def _noise(
 
 def _parts(count: int, size: Sequence[int]) -> list[int]:
     """`count` images in batches of a bounded size."""
-    one = max(1, ROOM // torch.tensor(size).prod().item() // 4)
-    return [min(int(one), count - k) for k in range(0, count, int(one))]
+    one = max(1, ROOM // prod(size))
+    return [min(one, count - k) for k in range(0, count, one)]
 
 
 def _touches_border(taps: Tensor) -> bool:

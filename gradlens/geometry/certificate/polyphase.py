@@ -10,7 +10,7 @@ Source: Sugawara, Shiota, Kiya 2018, eq. 1 to 4, 8 and 9.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import lcm
+from math import lcm, prod
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ def chain(module: nn.Module, channels: int, axes: int) -> list[Link] | None:
         if type(layer) in SILENT:
             continue
         link = _link(layer, channels, axes)
-        if link is None:
+        if link is None or len(link.stride) != axes or not _takes(link, channels):
             return None
         links.append(link)
         channels = _outputs(link, channels)
@@ -120,7 +120,7 @@ def _link(layer: nn.Module, channels: int, axes: int) -> Link | None:
         return Link("shuffle" if shuffle else "unshuffle", (factor,) * 2)
     if isinstance(layer, POOLS):
         kernel = _each(layer.kernel_size, axes)
-        divisor = getattr(layer, "divisor_override", None) or torch.tensor(kernel).prod().item()
+        divisor = getattr(layer, "divisor_override", None) or prod(kernel)
         return _depthwise("down", torch.full(kernel, 1 / divisor), channels, _each(layer.stride, axes))
     if isinstance(layer, nn.Upsample):
         return _resize(layer, channels, axes)
@@ -154,6 +154,12 @@ def _resize(layer: nn.Upsample, channels: int, axes: int) -> Link | None:
 def _depthwise(kind: str, kernel: Tensor, channels: int, stride: tuple[int, ...]) -> Link:
     weight = kernel.double().expand(channels, 1, *kernel.shape)
     return Link(kind, stride, (1,) * len(stride), weight, None, channels)
+
+
+def _takes(link: Link, channels: int) -> bool:
+    if link.weight is None:
+        return link.kind == "unshuffle" or channels % (link.stride[0] * link.stride[1]) == 0
+    return channels == (link.weight.shape[1] * link.groups if link.kind == "down" else link.weight.shape[0])
 
 
 def _outputs(link: Link, channels: int) -> int:

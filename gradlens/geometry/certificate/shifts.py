@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gradlens.geometry.certificate.specimen import device_of, respond
 
 PATCH = 5  # sides of the patch in pixels, at most
-BATCH = 3  # constants and patches tried at once
+BATCH = 2  # constants and patches tried at once
 MOST = 64  # the longest shift tried
 SAME = 1e-9  # of the patch's response: what float64 leaves after deep networks
 SEEN = 0.01  # of the patch's response must lie in the centre that is compared

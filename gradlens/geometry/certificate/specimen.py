@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Sequence
+from operator import index
 from types import TracebackType
 
 import torch
 from torch import Tensor, nn
 
-ROOM = 2**20  # values that one batch of inputs holds at most
+ROOM = 2**16  # values that one batch of inputs or outputs holds at most: float64 convolutions unfold them many times over
 
 
 def in_float64(module: nn.Module) -> nn.Module:
@@ -45,10 +46,13 @@ def check_size(input_size: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: it is not one channel count and one to three sides, each at least 1.
     """
-    size = tuple(input_size)
-    if len(size) not in (2, 3, 4) or not all(isinstance(side, int) and side >= 1 for side in size):
+    try:
+        size = tuple(index(side) for side in input_size)
+    except TypeError:
+        size = ()
+    if len(size) not in (2, 3, 4) or min(size) < 1:
         raise ValueError(
-            f"input_size: must be channels and 1 to 3 spatial sides, each at least 1, such as (3, 64, 64), got {size}; "
+            f"input_size: must be channels and 1 to 3 spatial sides, each at least 1, such as (3, 64, 64), got {input_size}; "
             "of a generator with a dense layer, certify the part behind that layer"
         )
     return size
@@ -60,9 +64,10 @@ def respond(specimen: nn.Module, x: Tensor) -> Tensor:
     Raises:
         ValueError: it does not run, gives no tensor `[N C *spatial]`, or values that are not finite.
     """
-    parts = x.split(max(1, ROOM // x[0].numel()))
     with torch.no_grad():
-        return torch.cat([answered(specimen, part) for part in parts])
+        first = answered(specimen, x[:1])
+        parts = x[1:].split(max(1, ROOM // max(x[0].numel(), first.numel())))
+        return torch.cat([first, *(answered(specimen, part) for part in parts if len(part))])
 
 
 def answered(specimen: nn.Module, x: Tensor) -> Tensor:
@@ -93,6 +98,8 @@ def device_of(specimen: nn.Module) -> torch.device:
 def _refusal(specimen: nn.Module, x: Tensor, error: Exception) -> str:
     """One sentence: which layer stopped, why, and a size that would do."""
     size = tuple(x.shape[1:])
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error):
+        return f"module: {type(specimen).__name__} at input_size {size} in float64 does not fit in memory; give a smaller one"
     layer = _layer_of(specimen, error.__traceback__)
     other = next((s for s in _other_sizes(size) if _runs(specimen, x, s)), None)
     remedy = f"it runs at input_size {other}" if other else "give input_size as [C *spatial] of one of its inputs"

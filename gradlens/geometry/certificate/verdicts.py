@@ -37,7 +37,7 @@ class Certificate:
 
     Args:
         direction: "forward" of its output, "backward" of the gradient of its input.
-        verdict: "pass"; "fail"; "level-dependent", it holds at some levels only; "vacuous", nothing answers, so nothing is
+        verdict: "pass"; "fail"; "level-dependent", it holds at some levels and fails at others; "vacuous", nothing answers, so nothing is
             shown; "not decidable" at this size.
         deviation: the largest of the table: max over phases |r - mean| / max(|mean|, rms of r); NaN if nothing was measured.
         periods: at which it fails, in pixels of the output (forward) or of the input (backward).
@@ -115,9 +115,9 @@ def _of_statement(rows: Sequence[Row]) -> Verdict:
     kinds = set(each)
     if len(kinds) == 1:
         return each[0]
-    if "not decidable" in kinds:
-        return "fail" if "fail" in kinds else "not decidable"
-    return "level-dependent"
+    if {"pass", "fail"} <= kinds:
+        return "level-dependent"
+    return next(verdict for verdict in ("fail", "not decidable", "vacuous") if verdict in kinds)
 
 
 def _of_level(rows: Sequence[Row]) -> Verdict:
