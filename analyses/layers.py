@@ -43,7 +43,8 @@ class PixelDCL(nn.Module):
         self.from_input = from_input
         seen = before if from_input else 0
         self.k = nn.ModuleList(
-            nn.Conv2d(width, after, 3, padding=1) for width in (before, seen + after, seen + 2 * after, seen + 3 * after)
+            nn.Conv2d(width, after, 3, padding=1)
+            for width in (before, seen + after, seen + 2 * after, seen + 3 * after)
         )
 
     def forward(self, x: Tensor) -> Tensor:

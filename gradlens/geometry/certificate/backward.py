@@ -179,9 +179,7 @@ def _at(y: Tensor, place: Sequence[int], weights: Tensor) -> Tensor:
     return gradient
 
 
-def _noise(
-    specimen: nn.Module, size: Sequence[int], count: int, level: float, generator: torch.Generator
-) -> Tensor:
+def _noise(specimen: nn.Module, size: Sequence[int], count: int, level: float, generator: torch.Generator) -> Tensor:
     """Inputs uniform in [-level, level]."""
     x = torch.rand(count, *size, generator=generator, dtype=torch.float64)
     return ((2 * x - 1) * level).to(device_of(specimen))

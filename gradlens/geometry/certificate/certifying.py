@@ -1,7 +1,7 @@
 """`certify`: the statements that apply to a module, measured and read, and what to say about them."""
 
 from collections.abc import Sequence
-from math import inf, isfinite, lcm, nan, prod
+from math import inf, isfinite, nan, prod
 from typing import get_args
 
 import torch
@@ -11,12 +11,12 @@ from gradlens.geometry.certificate.backward import gradients
 from gradlens.geometry.certificate.forward import responses
 from gradlens.geometry.certificate.shifts import accumulated_strides
 from gradlens.geometry.certificate.specimen import check_size, in_float64
-from gradlens.geometry.certificate.verdicts import Certificate, Direction, Row, certificate, failing, overall
+from gradlens.geometry.certificate.verdicts import Certificate, Direction, Row, certificate, overall
 from gradlens.geometry.certificate.weights import weight_rows
 from gradlens.geometry.certificate.words import words
 from gradlens.modules import undisturbed
 
-LARGEST = 2**15  # values of an input that is tried because the given one was too small
+LARGEST = 2**14  # values of an input that is tried because the given one was too small
 
 
 def certify(
@@ -75,7 +75,9 @@ def certify(
     with undisturbed(module):
         specimen = in_float64(module)
         rows = _rows(specimen, size, direction, levels, tolerance, seed)
-        larger = _decidable(specimen, size, direction, levels, tolerance, seed) if overall(rows) == "not decidable" else None
+        larger = (
+            _decidable(specimen, size, direction, levels, tolerance, seed) if overall(rows) == "not decidable" else None
+        )
     name = type(module).__name__
     return certificate(direction, rows, words(name, direction, rows, size, larger))
 
@@ -92,7 +94,12 @@ def _check(module: nn.Module, direction: str, levels: Sequence[float], tolerance
 
 
 def _rows(
-    specimen: nn.Module, size: tuple[int, ...], direction: Direction, levels: Sequence[float], tolerance: float, seed: int
+    specimen: nn.Module,
+    size: tuple[int, ...],
+    direction: Direction,
+    levels: Sequence[float],
+    tolerance: float,
+    seed: int,
 ) -> list[Row]:
     """What the weights say, then what is measured."""
     generator = torch.Generator().manual_seed(seed)
@@ -109,7 +116,12 @@ def _rows(
 
 
 def _decidable(
-    specimen: nn.Module, size: tuple[int, ...], direction: Direction, levels: Sequence[float], tolerance: float, seed: int
+    specimen: nn.Module,
+    size: tuple[int, ...],
+    direction: Direction,
+    levels: Sequence[float],
+    tolerance: float,
+    seed: int,
 ) -> tuple[int, ...] | None:
     """An input size, two to eight times as large, at which a verdict is found."""
     for factor in (2, 4, 8):

@@ -81,7 +81,9 @@ def steady_phases(r: Tensor, strides: Sequence[int], tolerance: float) -> Tensor
     """
     sides = r.shape[2:]
     centre = tuple(slice(side // 4, side - side // 4) for side in sides)
-    scale = response_scale(r[(..., *centre)], r.abs().amax().item()).clamp(min=1e-300).view(*r.shape[:2], *[1] * len(sides))
+    scale = (
+        response_scale(r[(..., *centre)], r.abs().amax().item()).clamp(min=1e-300).view(*r.shape[:2], *[1] * len(sides))
+    )
     back = [  # 0 where the value returns
         ((r.narrow(2 + a, t, side - t) - r.narrow(2 + a, 0, side - t)).abs() / scale).amax(dim=(0, 1)) > tolerance
         if side > t

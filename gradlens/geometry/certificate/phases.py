@@ -34,7 +34,9 @@ def unevenness(phases: Tensor, strides: Sequence[int], period: int) -> Tensor:
         return phases.new_zeros(phases.shape[: phases.ndim - len(strides)])
     order = torch.ones((), dtype=torch.long)
     for axis, t in enumerate(strides):
-        own = torch.tensor([t // gcd(k, t) for k in range(t)]).view([-1 if a == axis else 1 for a in range(len(strides))])
+        own = torch.tensor([t // gcd(k, t) for k in range(t)]).view(
+            [-1 if a == axis else 1 for a in range(len(strides))]
+        )
         order = torch.lcm(order, own)
     axes = list(range(-len(strides), 0))
     spectrum = torch.fft.fftn(phases, dim=axes) * (order == period).to(phases.device)

@@ -176,7 +176,9 @@ def _carried(link: Link, x: Tensor) -> Tensor:
     if link.kind == "shuffle":
         return F.pixel_shuffle(x, link.stride[0])
     if link.kind == "unshuffle":
-        return F.pixel_unshuffle(_unrolled(x, [lcm(n, s) for n, s in zip(sides, link.stride, strict=True)]), link.stride[0])
+        return F.pixel_unshuffle(
+            _unrolled(x, [lcm(n, s) for n, s in zip(sides, link.stride, strict=True)]), link.stride[0]
+        )
     assert link.weight is not None
     weight, bias = link.weight.to(x.device), None if link.bias is None else link.bias
     reach = [d * (k - 1) for d, k in zip(link.dilation, link.kernel, strict=True)]

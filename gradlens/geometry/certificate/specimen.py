@@ -8,7 +8,9 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-ROOM = 2**16  # values that one batch of inputs or outputs holds at most: float64 convolutions unfold them many times over
+ROOM = (
+    2**16
+)  # values that one batch of inputs or outputs holds at most: float64 convolutions unfold them many times over
 
 
 def in_float64(module: nn.Module) -> nn.Module:

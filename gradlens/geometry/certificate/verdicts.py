@@ -1,6 +1,6 @@
 """From rows to a verdict, and the words for it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import isnan, nan
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 Direction: TypeAlias = Literal["forward", "backward"]
 Verdict: TypeAlias = Literal["pass", "fail", "level-dependent", "vacuous", "not decidable"]
-IMPLIED_BY = {"response": "filters", "signed": "signed", "energy": "energy"}  # the weights' statement says the measured one
+WORST_LAST: tuple[Verdict, ...] = ("pass", "vacuous", "not decidable", "level-dependent", "fail")
 UNCERTAIN = 0.2  # a floor above this decides nothing
 
 
@@ -37,8 +37,8 @@ class Certificate:
 
     Args:
         direction: "forward" of its output, "backward" of the gradient of its input.
-        verdict: "pass"; "fail"; "level-dependent", it holds at some levels and fails at others; "vacuous", nothing answers, so nothing is
-            shown; "not decidable" at this size.
+        verdict: "pass"; "fail"; "level-dependent", it holds at some levels and fails at others; "vacuous", nothing answers,
+            so nothing is shown; "not decidable" at this size.
         deviation: the largest of the table: max over phases |r - mean| / max(|mean|, rms of r); NaN if nothing was measured.
         periods: at which it fails, in pixels of the output (forward) or of the input (backward).
         verdicts: by statement.
@@ -82,21 +82,19 @@ def certificate(direction: Direction, rows: Sequence[Row], words: tuple[str, str
 
 def verdicts_of(rows: Sequence[Row]) -> dict[str, Verdict]:
     """The verdict on each statement."""
-    return {name: _of_statement([r for r in rows if r.statement == name]) for name in _statements(rows)}
+    names = dict.fromkeys(r.statement for r in rows)
+    return {name: _of_statement([r for r in rows if r.statement == name]) for name in names}
 
 
 def overall(rows: Sequence[Row]) -> Verdict:
-    """The verdict over all statements: what fails decides, then what depends on the level, then what is not shown.
+    """The worst verdict over all statements.
 
     Weights know every constant and size: where they speak, a measurement that is not decidable takes nothing away.
     """
-    read = {r.statement for r in rows if r.method == "weights"}
-    silent = {r.statement for r in rows if r.verdict == "not decidable" and IMPLIED_BY.get(r.statement) in read}
-    verdicts = verdicts_of([r for r in rows if not (r.statement in silent and r.method == "measurement")]).values()
-    for verdict in ("fail", "level-dependent", "vacuous", "not decidable"):
-        if verdict in verdicts:
-            return verdict
-    return "pass"
+    verdicts = verdicts_of(rows)
+    if "filters" in verdicts and verdicts["response"] == "not decidable":
+        del verdicts["response"]
+    return _worst(verdicts.values())
 
 
 def failing(rows: Sequence[Row]) -> tuple[int, ...]:
@@ -104,24 +102,15 @@ def failing(rows: Sequence[Row]) -> tuple[int, ...]:
     return tuple(sorted({r.period for r in rows if r.verdict == "fail"}))
 
 
-def _statements(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(r.statement for r in rows))
-
-
 def _of_statement(rows: Sequence[Row]) -> Verdict:
     """The verdict on one statement over its periods and levels."""
-    levels = dict.fromkeys(str(r.level) for r in rows)
-    each = [_of_level([r for r in rows if str(r.level) == level]) for level in levels]
-    kinds = set(each)
-    if len(kinds) == 1:
-        return each[0]
-    if {"pass", "fail"} <= kinds:
-        return "level-dependent"
-    return next(verdict for verdict in ("fail", "not decidable", "vacuous") if verdict in kinds)
+    read = [r for r in rows if r.method == "weights"]
+    if read and any(r.verdict == "not decidable" for r in rows):
+        rows = read
+    levels = dict.fromkeys(str(r.level) for r in rows)  # NaN is one level
+    each = {_worst(r.verdict for r in rows if str(r.level) == level) for level in levels}
+    return _worst(["level-dependent"] if {"pass", "fail"} <= each else each)
 
 
-def _of_level(rows: Sequence[Row]) -> Verdict:
-    for verdict in ("fail", "not decidable", "vacuous"):
-        if any(r.verdict == verdict for r in rows):
-            return verdict
-    return "pass"
+def _worst(verdicts: Iterable[Verdict]) -> Verdict:
+    return max(verdicts, key=WORST_LAST.index)

@@ -47,7 +47,8 @@ def _holes(last: Link, tolerance: float) -> list[Row]:
         return []
     deviations = {t: (unevenness(taps, last.stride, t) / taps.mean()).item() for t in periods_of(last.stride)}
     return [
-        Row("holes", "overlap", "", t, nan, value, 0.0, judged(value, 0.0, tolerance)) for t, value in deviations.items()
+        Row("holes", "overlap", "", t, nan, value, 0.0, judged(value, 0.0, tolerance))
+        for t, value in deviations.items()
     ]
 
 

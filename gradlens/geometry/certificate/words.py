@@ -74,7 +74,9 @@ def _passes(name: str, direction: Direction, rows: Sequence[Row]) -> str:
     floor = max(r.floor for r in rows if not isnan(r.floor))
     if not periods:
         return f"{name} has no phases: it moves its response by single pixels"
-    sure = f"within {percent(floor)}, which is what chance makes" if floor else f"to {worst:.0e}" if worst else "exactly"
+    sure = (
+        f"within {percent(floor)}, which is what chance makes" if floor else f"to {worst:.0e}" if worst else "exactly"
+    )
     subject = "constants stay constant" if direction == "forward" else "the gradient is even over phases"
     return f"{name}: {subject} at period {_listed(periods)}, {sure}"
 
