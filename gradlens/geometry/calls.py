@@ -82,17 +82,27 @@ def _per_axis(value: Any, axes: int, default: Any = 1) -> tuple[int, ...]:
     return tuple(int(v) for v in (values * axes if len(values) == 1 else values))
 
 
-def _call(kind: str, axes: int, size: Sequence[int], output_size: Sequence[int], **numbers: Any) -> Call:
-    """A `Call` in which what is not told is 1 or, of paddings, 0."""
-    told = {"kernel": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0} | numbers
-    told = {
-        k: _per_axis(v, axes) if k in ("kernel", "padding", "dilation", "output_padding") else v
-        for k, v in told.items()
-    }
-    stride = told.pop("stride")
-    stride = tuple(map(Fraction, (stride,) * axes if isinstance(stride, int | Fraction) else stride))
-    ratio = told.pop("ratio", stride)
-    return Call(kind, stride=stride, ratio=tuple(ratio), size=tuple(size), output_size=tuple(output_size), **told)
+def _call(
+    kind: str,
+    axes: int,
+    size: Sequence[int],
+    output_size: Sequence[int],
+    *,
+    kernel: int | tuple[int, ...] = 1,
+    stride: Sequence[int | Fraction] | int = 1,
+    ratio: Sequence[Fraction] | None = None,
+    padding: int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    output_padding: int | tuple[int, ...] = 0,
+    groups: int = 1,
+    corners: bool = False,
+) -> Call:
+    """A `Call` of numbers that are one for all axes or one each; without a `ratio` it is a strided operation."""
+    steps = tuple(map(Fraction, [stride] * axes if isinstance(stride, int) else stride))
+    around, apart, added = (_per_axis(value, axes) for value in (padding, dilation, output_padding))
+    spans = steps if ratio is None else tuple(ratio)
+    sides = tuple(size), tuple(output_size)
+    return Call(kind, _per_axis(kernel, axes), steps, spans, *sides, around, apart, added, groups, corners)
 
 
 def _conv(family: str, given: Mapping[str, Any], axes: int, size: tuple[int, ...], output: tuple[int, ...]) -> Call:
@@ -121,19 +131,19 @@ def _conv(family: str, given: Mapping[str, Any], axes: int, size: tuple[int, ...
 def _pool(family: str, given: Mapping[str, Any], axes: int, size: tuple[int, ...], output: tuple[int, ...]) -> Call:
     kernel = _per_axis(given["kernel_size"], axes)
     stride = _per_axis(given.get("stride"), axes, kernel)
-    numbers = {"padding": _per_axis(given.get("padding"), axes, 0), "dilation": _per_axis(given.get("dilation"), axes)}
+    padding, dilation = _per_axis(given.get("padding"), axes, 0), _per_axis(given.get("dilation"), axes)
     if family == "max_unpool":
         return _call(family, axes, size, output, stride=stride, ratio=[Fraction(1, s) for s in stride])
-    return _call(family, axes, size, output, kernel=kernel, stride=stride, **numbers)
+    return _call(family, axes, size, output, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
 
 
 def _adaptive(family: str, given: Mapping[str, Any], axes: int, size: tuple[int, ...], output: tuple[int, ...]) -> Call:
     """Window i of n reaches from floor(i N / n) to ceil((i + 1) N / n)."""
     ratio = [Fraction(n, m) for n, m in zip(size, output, strict=True)]
-    kernel = [
+    kernel = tuple(
         max(-(-(i + 1) * n // m) - i * n // m for i in range(m)) if n >= m else -(-m // n)
         for n, m in zip(size, output, strict=True)
-    ]
+    )
     return _call(family, axes, size, output, kernel=kernel, stride=[max(r, 1 / r) for r in ratio], ratio=ratio)
 
 
@@ -185,20 +195,39 @@ def _fold(family: str, given: Mapping[str, Any], axes: int, size: tuple[int, ...
     """Windows side by side are a map, too: its size follows from the image's."""
     up = family == "fold"
     image = _per_axis(given["output_size"], 2) if up else size
-    numbers = {k: _per_axis(given.get(k), 2, 0 if k == "padding" else 1) for k in ("dilation", "padding", "stride")}
-    kernel = _per_axis(given["kernel_size"], 2)
+    kernel, stride, dilation = (_per_axis(given.get(k), 2) for k in ("kernel_size", "stride", "dilation"))
+    padding = _per_axis(given.get("padding"), 2, 0)
     windows = tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(image, numbers["padding"], numbers["dilation"], kernel, numbers["stride"], strict=True)
+        for n, p, d, k, s in zip(image, padding, dilation, kernel, stride, strict=True)
     )
     sizes = (windows, image) if up else (image, windows)
-    ratio = [Fraction(1, s) if up else Fraction(s) for s in numbers["stride"]]
-    return _call(family, 2, *sizes, kernel=kernel, ratio=ratio, **numbers)
+    ratio = [Fraction(1, s) if up else Fraction(s) for s in stride]
+    return _call(family, 2, *sizes, kernel=kernel, stride=stride, ratio=ratio, padding=padding, dilation=dilation)
 
 
 def _unknown(family: str, given: Mapping[str, Any], axes: int, size: tuple[int, ...], output: tuple[int, ...]) -> Call:
-    ratio = [Fraction(n, m) for n, m in zip(size, output, strict=True)]
-    return _call(family, axes, size, output, stride=[max(r, 1 / r) for r in ratio], ratio=ratio)
+    return resized(family, size, output)
+
+
+def resized(kind: str, size: Sequence[int], output_size: Sequence[int]) -> Call:
+    """A resampling of which only the sizes are known."""
+    ratio = [Fraction(n, m) for n, m in zip(size, output_size, strict=True)]
+    return _call(kind, len(size), size, output_size, stride=[max(r, 1 / r) for r in ratio], ratio=ratio)
+
+
+def by_number(
+    kind: str,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    size: Sequence[int],
+    output_size: Sequence[int],
+    *,
+    up: bool = False,
+) -> Call:
+    """A resampling that was not one call."""
+    ratio = [Fraction(1, s) if up else Fraction(s) for s in stride]
+    return _call(kind, len(size), size, output_size, kernel=tuple(kernel), stride=stride, ratio=ratio)
 
 
 READERS: dict[str, Callable[[str, Mapping[str, Any], int, tuple[int, ...], tuple[int, ...]], Call]] = {

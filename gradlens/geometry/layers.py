@@ -182,10 +182,7 @@ def _read(run: Trace, step: Step, direction: Way) -> str:
     call = step.call
     if not any(value is not None for period in run.periods(step, direction) for value in period):
         return "no lattice: one position, or no way from here to a map"
-    if direction == "backward":
-        what = "reads the gradient every"
-    else:
-        what = "reads every"
+    what = "reads the gradient every" if direction == "backward" else "reads every"
     factor = by_axis([max(r, 1 / r) for r in call.ratio])
     edge = ", ".join(dict.fromkeys(f"1/{_number(2 * max(r, 1 / r))}" for r in call.ratio if r != 1))
     softly = call.kind in RESIZES or "avg" in call.kind
@@ -196,8 +193,9 @@ def _written(step: Step, period: str, taps: Sequence[Taps], overlap: OverlapClas
     """The way in which the layer goes from coarse to fine, which replicates the spectrum."""
     call = step.call
     counts = " and ".join(dict.fromkeys(f"{t.fewest}:{t.most}" for t in taps))
-    whole, reached = prod(call.stride), prod(min(int(s), k) for s, k in zip(call.stride, call.kernel, strict=True))
+    whole = prod(call.stride, start=Fraction(1))
     if overlap == "holes":
+        reached = prod(min(int(s), k) for s, k in zip(call.stride, call.kernel, strict=True))
         return f"writes T={period} with holes: at most {reached} of {_number(whole)} positions are reached"
     if step.even is True:
         return f"fixed taps that add up evenly: spectrum replicated every 1/{period}, copies damped"

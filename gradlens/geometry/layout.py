@@ -7,6 +7,7 @@ with `view` and `permute` is then plain to see: a run of one pixel's step has mo
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 
 AXES = 3  # at most
@@ -72,7 +73,7 @@ class Layout:
 def plain(shape: Sequence[int], axes: Sequence[int | None] = (), *, lost: bool = False) -> Layout:
     """A tensor of `shape` whose last dimensions are the `axes` of a map."""
     named = [None] * (len(shape) - len(axes)) + list(axes)
-    dims = (_dim([Run(size, axis)]) for size, axis in zip(shape, named, strict=True))
+    dims = (product([Run(size, axis)]) for size, axis in zip(shape, named, strict=True))
     return Layout(tuple(dims), lost=lost)
 
 
@@ -109,10 +110,10 @@ def _take(rest: list[Run | Dim], size: int) -> Dim | None:
             item = replace(item, size=wanted, step=item.step * inner)
         runs.append(item)
         filled *= item.size
-    return _dim(runs)
+    return product(runs)
 
 
-def _dim(runs: Iterable[Run]) -> Dim:
+def product(runs: Iterable[Run]) -> Dim:
     """A dimension in which runs of one index are left out and runs that go on in each other are one."""
     kept: list[Run] = []
     for run in runs:
@@ -138,7 +139,7 @@ def permuted(layout: Layout, order: Sequence[int]) -> Layout:
 def inserted(layout: Layout, place: int, size: int = 1, *, copies: bool = False) -> Layout:
     """`layout` with one more dimension, of channels or of copies."""
     dims = list(layout.dims)
-    dims.insert(place, _dim([Run(size, copies=copies)]))
+    dims.insert(place, product([Run(size, copies=copies)]))
     return replace(layout, dims=tuple(dims))
 
 
@@ -159,8 +160,8 @@ def resized(layout: Layout, place: int, size: int) -> Layout:
     if dim.size == size:
         return layout
     if len(dim.runs) == 1 and not dim.before and not dim.after:
-        return with_dim(layout, place, _dim([replace(dim.runs[0], size=size)]))
-    changed = with_dim(layout, place, _dim([Run(size)]))
+        return with_dim(layout, place, product([replace(dim.runs[0], size=size)]))
+    changed = with_dim(layout, place, product([Run(size)]))
     return replace(changed, lost=layout.lost or bool(dim.axes))
 
 
@@ -171,7 +172,7 @@ def sliced(layout: Layout, place: int, start: int, stop: int, step: int = 1) -> 
     if step == 1:
         foreign = (stop <= dim.before, start >= dim.size - dim.after)
         if (dim.before or dim.after) and any(foreign):
-            return with_dim(layout, place, _dim([Run(size)]))
+            return with_dim(layout, place, product([Run(size)]))
         if start <= dim.before and stop >= dim.size - dim.after:
             kept = Dim(dim.runs, dim.before - start, dim.after - (dim.size - stop))
             return with_dim(layout, place, kept)
@@ -179,7 +180,7 @@ def sliced(layout: Layout, place: int, start: int, stop: int, step: int = 1) -> 
     if len(dim.runs) != 1 or dim.before or dim.after:
         return resized(layout, place, size)
     run = dim.runs[0]
-    changed = with_dim(layout, place, _dim([replace(run, size=size, step=run.step * step)]))
+    changed = with_dim(layout, place, product([replace(run, size=size, step=run.step * step)]))
     return replace(changed, phases=_moved(layout.phases, run, start % step))
 
 
@@ -202,7 +203,7 @@ def _moved(phases: frozenset[Phase], run: Run, index: int) -> frozenset[Phase]:
 
 def joined(layouts: Sequence[Layout], shape: Sequence[int]) -> Layout:
     """What comes of tensors that are combined entry by entry, broadcast to `shape`."""
-    dims: list[Dim] = [_dim([Run(size)]) for size in shape]
+    dims: list[Dim] = [product([Run(size)]) for size in shape]
     for layout in sorted(layouts, key=lambda layout: not layout.axes):
         taken = frozenset().union(*(dim.axes for dim in dims))
         for place in range(-1, -min(len(shape), len(layout.dims)) - 1, -1):
@@ -220,23 +221,23 @@ def concatenated(layouts: Sequence[Layout | None], sizes: Sequence[int], place: 
     known = [x for x in layouts if x is not None]
     first = next((x for x in known if x.axes), known[0])
     phases = frozenset().union(*(x.phases for x in known))
-    parts = [x.dims[place] if x is not None else _dim([Run(size)]) for x, size in zip(layouts, sizes, strict=True)]
+    parts = [x.dims[place] if x is not None else product([Run(size)]) for x, size in zip(layouts, sizes, strict=True)]
     of_map = [i for i, part in enumerate(parts) if part.axes]
     lost = any(x.lost for x in known) and not first.axes
     if not of_map:
-        dim = _dim([Run(sum(sizes))])
+        dim = product([Run(sum(sizes))])
     elif len(of_map) == 1:
         i = of_map[0]
         dim = Dim(parts[i].runs, parts[i].before + sum(sizes[:i]), parts[i].after + sum(sizes[i + 1 :]))
     elif all(len(p.runs) == 1 and not (p.before or p.after) for p in parts) and _one_grid(parts):
-        dim = _dim([replace(parts[0].runs[0], size=sum(sizes))])
+        dim = product([replace(parts[0].runs[0], size=sum(sizes))])
     else:
-        dim, lost = _dim([Run(sum(sizes))]), True
+        dim, lost = product([Run(sum(sizes))]), True
     return Layout((*first.dims[:place], dim, *first.dims[place + 1 :]), phases, lost=lost)
 
 
 def _one_grid(parts: Sequence[Dim]) -> bool:
-    return len({(part.runs[0].axis, part.runs[0].step) for part in parts}) == 1
+    return len({(run.axis, run.step) for part in parts for run in part.runs}) == 1
 
 
 @dataclass(frozen=True)
@@ -277,18 +278,17 @@ def settled(layout: Layout, folds: Folded) -> Layout:
         step = stride[run.axis]
         return replace(run, step=run.step // step) if run.step >= step else Run(run.size)
 
-    return Layout(tuple(replace(dim, runs=_dim(map(coarser, dim.runs)).runs) for dim in layout.dims))
+    return Layout(tuple(replace(dim, runs=product(map(coarser, dim.runs)).runs) for dim in layout.dims))
 
 
 def spread(layout: Layout) -> dict[int, Run] | None:
     """For each axis the run of channels that lies between its pixels, where all axes lie so: depth-to-space, by hand."""
     found: dict[int, Run] = {}
-    for dim in layout.dims:
-        if dim.axes:
-            if len(dim.runs) > 2 or len(dim.axes) > 1 or dim.runs[0].axis is None or dim.before or dim.after:
+    for dim in (dim for dim in layout.dims if dim.axes):
+        if len(dim.runs) > 2 or dim.before or dim.after:
+            return None
+        for run, inner in pairwise(dim.runs):
+            if run.axis is None or inner.axis is not None or run.axis in found:
                 return None
-            if len(dim.runs) == 2:
-                if dim.runs[1].axis is not None or dim.axes <= found.keys():
-                    return None
-                found[dim.runs[0].axis] = dim.runs[1]
+            found[run.axis] = inner
     return found if found and found.keys() == layout.axes else None

@@ -4,12 +4,11 @@ Nothing is computed where that can be helped: the run is over tensors without da
 read. Functional calls are seen as well as modules, by `torch.overrides`, without a hook.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from math import prod
 from typing import Any, Literal
 
 import torch
@@ -190,7 +189,7 @@ def _run(model: nn.Module, size: tuple[int, ...], data_dependent: str) -> Trace:
     return Trace(
         size,
         axes,
-        tuple(tracer.steps),
+        tracer.weighed(),
         tuple(dict.fromkeys(flow.sources for flow in flows if flow.extended)),
         tuple(tracer.meetings),
         tuple(unused),

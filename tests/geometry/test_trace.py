@@ -256,7 +256,9 @@ def test_fixed_taps_are_weighed() -> None:
             return F.conv2d(x, self.filter, stride=2, groups=3)
 
     def even(network: nn.Module) -> bool | None:
-        return trace(network, (3, 16, 16)).steps[0].even
+        run = trace(network, (3, 16, 16))
+        assert not run.data_dependent
+        return run.steps[0].even
 
     assert even(Blur([1.0, 2.0, 1.0])) is True
     assert even(Blur([1.0, 1.0, 1.0])) is False
