@@ -15,10 +15,13 @@ from gradlens.console import NOT_IN_COMMAND, application, carry_out, command_lin
 from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from gradlens.models import Model
 
 PURPOSE = "Which periods a network will show, how strongly and by which layer: from its architecture, without data."
-SUBJECTS = {"backward": "input-gradient", "forward": "sample"}
+Direction = Literal["backward", "forward"]
+SUBJECTS: dict[Direction, str] = {"backward": "input-gradient", "forward": "sample"}
 
 
 @Parameter(name="*")
@@ -31,7 +34,7 @@ class Config:
     ] = "resnet18_half"
     _: KW_ONLY
     direction: Annotated[
-        Literal["backward", "forward"],
+        Direction,
         Parameter(help="Of the input gradient of a classifier, or of the output of a generator."),
     ] = "backward"
     out: Annotated[Path | None, Parameter(help="Folder of this run; runs/predict-N unless given.")] = None
@@ -53,52 +56,59 @@ class Prediction:
     """What the architecture of one network says.
 
     `rows` are the table's: `predicted_imbalance` and `predicted_ratio` of each period; `arrays` the map `predicted`
-    `[*spatial]` and its phases `predicted/T`; `layers` the records of `geometry.layers`.
+    `[*spatial]` and its phases `predicted/T`; `told` what the manifest keeps: the direction, the records of
+    `geometry.layers`, and the layers that are silent, as their scale is zero throughout.
     """
 
     rows: list[dict[str, Any]]
     arrays: dict[str, Any]
-    layers: list[dict[str, Any]]
+    told: dict[str, Any]
 
 
-def predicted(model: "Model", direction: str, periods: Sequence[int] | None = None) -> Prediction:
+def predicted(model: "Model", direction: Direction, periods: Sequence[int] | None = None) -> Prediction:
     """What the architecture of `model` says about its input gradient (backward) or its images (forward).
 
     Args:
         model: with its weights; they enter squared.
         direction: `"backward"` or `"forward"`.
-        periods: in pixels; those that its layers write unless given.
+        periods: in pixels; the divisors of those that its layers write unless given.
 
     Raises:
-        ValueError: it does not run at its size, or an operation of it has no rule; the message names the layer.
+        ValueError: it does not run at its size; the message names the layer.
+        NotImplementedError: an operation of it has no rule; the message names it and the layer.
     """
     from gradlens import geometry
     from gradlens.models import bare
     from gradlens.spectra import phase_energy, phase_imbalance, phase_ratio
 
     size = model.info.input_size
-    energy = geometry.energy_map(model, size, direction=direction).float()
-    layers = geometry.layers(bare(model), size, direction=direction)
-    strides = {period for axis in geometry.periods(bare(model), size, direction=direction) for period in axis}
-    own = sorted({d for period in strides for d in range(2, period + 1) if period % d == 0})
+    network = bare(model)  # whose images are normal noise
+    energy = geometry.energy_map(network, size, direction=direction)
+    layers = geometry.layers(network, size, direction=direction)
+    if periods is None:
+        strides = {period for axis in geometry.periods(network, size, direction=direction) for period in axis}
+        divisors = {d for period in strides for d in range(2, period + 1) if period % d == 0}
+        periods = [d for d in sorted(divisors) if 2 * d <= min(energy.shape)]
     amplitude = energy.sqrt()[None, None]
-    plain_row = {
-        "model": model.info.name,
-        "subject": SUBJECTS[direction],
-        "layer": "",
-        "image": "",
-        "kind": "phase",
-        "n": 1,
+    whole = {
+        "model": model.info.name, "subject": SUBJECTS[direction], "layer": "", "image": "", "kind": "phase", "n": 1,
         "unit": "1",
-    }
-    rows, arrays = [], {"predicted": energy.numpy()}
-    for period in periods or [p for p in own if 2 * p <= min(energy.shape)]:
+    }  # fmt: skip
+    rows, arrays = [], {"predicted": energy.float().numpy()}
+    for period in periods:
         phases = phase_energy(amplitude, period)
-        arrays[f"predicted/{period}"] = phases[0].numpy()
+        arrays[f"predicted/{period}"] = phases[0].float().numpy()
         value = phase_imbalance(amplitude, period, debias=False).item()
-        rows.append(plain_row | {"period": period, "metric": "predicted_imbalance", "value": value})
-        rows.append(plain_row | {"period": period, "metric": "predicted_ratio", "value": phase_ratio(phases).item()})
-    return Prediction(rows, arrays, layers.to_dict(orient="records"))
+        rows.append(whole | {"period": period, "metric": "predicted_imbalance", "value": value})
+        rows.append(whole | {"period": period, "metric": "predicted_ratio", "value": phase_ratio(phases).item()})
+    told = {"direction": direction, "layers": layers.to_dict(orient="records"), "silent": _silent(network)}
+    return Prediction(rows, arrays, told)
+
+
+def _silent(network: "nn.Module") -> list[str]:
+    """The layers whose scale is zero throughout, as of the last norm of a residual block before training."""
+    scales = [(name, getattr(module, "weight", None)) for name, module in network.named_modules()]
+    return [name for name, scale in scales if scale is not None and scale.ndim == 1 and not scale.any()]
 
 
 def predict(config: Config) -> Path:
@@ -136,7 +146,7 @@ def predict_model(config: Config) -> Results:
     manifest = circumstances() | {
         "command": command(config),
         "config": {k: v for k, v in plain(config).items() if k not in NOT_IN_COMMAND},
-        "predicted": asdict(model.info) | {"direction": config.direction, "layers": found.layers},
+        "predicted": asdict(model.info) | found.told,
         "seed": config.seed,
         "partial": False,
     }

@@ -18,7 +18,6 @@ from gradlens.report.document import (
     Block,
     Part,
     answer,
-    code,
     heading,
     listing,
     paragraph,
@@ -50,6 +49,7 @@ class Predicted:
     layers: Sequence[Mapping[str, Any]]
     values: Mapping[int, Unevenness]
     ratios: Mapping[int, float]
+    silent: Sequence[str]
     phases: Mapping[int, tuple[np.ndarray, np.ndarray | None]]
 
     @property
@@ -106,9 +106,7 @@ def alone(results: Results) -> tuple[list[Block], dict[str, bytes]]:
     return [
         answer(*verdict(predicted)),
         *blocks,
-        heading("How it was predicted"),
-        paragraph(*_method(predicted)),
-        paragraph(f"Weights: {entry['weights']}; input {size}."),
+        paragraph(*_method(predicted), plain(f" Weights: {entry['weights']}; input {size}.")),
         listing(results.manifest["command"]),
     ], drawn
 
@@ -124,6 +122,7 @@ def of_run(results: Results) -> Predicted:
         entry["layers"],
         {p: Unevenness(_value(t, p, "predicted_imbalance")) for p in periods},
         {p: _value(t, p, "predicted_ratio") for p in periods},
+        entry["silent"],
         {p: (results.arrays[f"predicted/{p}"], None) for p in periods},
     )
 
@@ -147,15 +146,14 @@ def verdict(predicted: Predicted) -> list[Part]:
         strong("Uneven by design. "),
         plain(f"The layers of {predicted.model} write periods of "),
         strong(f"{written} px"),
-        plain(
-            f" into the energy of its {predicted.word}, whatever it is trained on. Predicted is an imbalance of up to "
-        ),
+        plain(f" into the energy of its {predicted.word} with these weights. Predicted is an imbalance of up to "),
         strong(number(value, 2)),
-        plain(
-            f", at {worst} px, where the most favoured pixel position gets {number(predicted.ratios[worst])} times the energy "
-            "of the least."
-        ),
+        plain(f", at {worst} px, where the most favoured pixel position gets {_times(predicted.ratios[worst])}."),
     ]
+
+
+def _times(ratio: float) -> str:
+    return "energy where the least gets none" if np.isinf(ratio) else f"{number(ratio)} times the energy of the least"
 
 
 def conclusion(predicted: Predicted) -> str:
@@ -175,7 +173,7 @@ def _beside(run: Run, model: str) -> Predicted:
         phases[period] = run.array(model, f"predicted/{period}"), run.array(model, f"energy/{period}")
     ratios = {p: _value(t, p, "predicted_ratio") for p in values}
     said = entry["prediction"]
-    return Predicted(model, said["direction"], entry["weights"], said["layers"], values, ratios, phases)
+    return Predicted(model, said["direction"], entry["weights"], said["layers"], values, ratios, said["silent"], phases)
 
 
 def _value(t: pd.DataFrame, period: int, metric: str) -> float:
@@ -196,12 +194,13 @@ def _page(predicted: Predicted, index: int) -> tuple[list[Block], dict[str, byte
             path,
             alt=f"The layers of {predicted.model} that write each period, and the predicted imbalance of each",
             caption=[
-                f"{predicted.model}. Above: the layers that change the resolution, in the column of the period that they write; "
-                "the board shows how many taps of the kernel reach each phase of its stride (dark is many, a cross none). "
-                f"Below: predicted imbalance of the energy over the pixel positions of each period{beside}."
+                f"{predicted.model}. Above: the layers that write each period; a board shows how many taps of the kernel reach "
+                "each phase of its stride (dark is many, a cross none). Below: predicted imbalance of the energy over the pixel "
+                f"positions of each period{beside}."
             ],
         ),
         *([paragraph(*_compensation(predicted))] if predicted.measured else []),
+        *([paragraph(*_silence(predicted))] if predicted.silent else []),
         picture(
             boards,
             alt=f"Predicted{' and measured' if predicted.measured else ''} energy of the pixel positions of each period",
@@ -246,16 +245,27 @@ def _compensation(predicted: Predicted) -> list[Part]:
     ]
 
 
+def _silence(predicted: Predicted) -> list[Part]:
+    """Which layers pass nothing."""
+    names = list(predicted.silent)
+    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+    return [
+        strong("Silent branches. "),
+        plain(
+            f"The scale of {', '.join(names[:NAMES])}{more} is zero, as some libraries initialise the last norm of a residual "
+            "block: what it ends passes no gradient, and the shortcuts carry all of it."
+        ),
+    ]
+
+
 def _method(predicted: Predicted) -> list[Part]:
     way = "backward" if predicted.direction == "backward" else "forward"
     return [
         plain(
-            f"One {way} pass on one noise input in which every coefficient is squared: exact on average where the weights "
-            "are independent with zero mean, as before training. Gates, masks and routes are those of the noise. Imbalance is "
-            "the variation of the energy over the T x T pixel positions, relative to their neighbourhood; 0 is even. "
+            f"Predicted by one {way} pass on one noise input in which every coefficient is squared: exact on average where the "
+            "weights are independent with zero mean, as before training. Gates, masks and routes are those of the noise. "
+            "Imbalance is the variation of the energy over the T x T pixel positions, relative to their neighbourhood; 0 is even."
         ),
-        code("gradlens analyze"),
-        plain(" holds it against real gradients."),
     ]
 
 
@@ -263,8 +273,8 @@ def _method(predicted: Predicted) -> list[Part]:
 def _path_figure(predicted: Predicted) -> bytes:
     columns = [(period, _cards(predicted.writers(period))) for period in predicted.values]
     tallest = max(min(len(cards), 4) for _, cards in columns)
-    upper = 0.62 + 0.4 * tallest
-    figure, axes = figures.new_figure(6.7, upper + 2.0, 2, 1, height_ratios=[upper, 2.0])
+    upper = 0.55 + 0.38 * tallest
+    figure, axes = figures.new_figure(6.7, upper + 1.7, 2, 1, height_ratios=[upper, 1.7])
     ends = ("image", "score") if predicted.direction == "backward" else ("output", "latents")
     figures.draw_path(axes[0, 0], columns, ends)
     figures.draw_unevenness(axes[1, 0], predicted.values, "")
@@ -318,7 +328,7 @@ def _boards_figure_periods(predicted: Predicted) -> list[int]:
 def _boards_figure(predicted: Predicted) -> bytes:
     periods = _boards_figure_periods(predicted)
     rows, columns = 1 + predicted.measured, max(len(periods), 4)
-    figure, axes = figures.new_figure(6.7, 0.65 + rows * 6.7 / columns * 0.86, rows, columns)
+    figure, axes = figures.new_figure(6.7, 0.6 + rows * 6.7 / columns * 0.8, rows, columns)
     for ax in axes[:, len(periods) :].flat:
         ax.set_axis_off()
     for row, word in enumerate(("predicted", "measured")[:rows]):
