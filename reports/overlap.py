@@ -110,7 +110,8 @@ def _answer(counts: Counts) -> Drawn:
             caption=[
                 "What the sources say, and what is counted. Captions: 1 where the period is written, 0 where not, with "
                 "kernel 3 and stride 2 for a deconvolution and a nearest resize by 2 with kernel 3 for a resize-convolution. "
-                "Visits: over three windows along each axis. The two ways of figure 3, by matrix and by padding, agree to rounding."
+                "Visits: over three windows along each axis. The two ways of figure 3, by matrix and by padding, agree to "
+                "rounding."
             ],
             stretch="statement",
         ),
@@ -210,6 +211,7 @@ def _drawings(counts: Counts) -> Drawn:
             "figures/stack.svg",
             alt="Rows of positions through two layers",
             caption=["Paths through two layers. Uneven layers compound; a tail of four equal taps evens out a period of two."],
+            width=0.78,
         ),
     ]  # fmt: skip
     return blocks, drawn
@@ -289,7 +291,7 @@ def _tails(counts: Counts) -> Drawn:
 
 @figures.styled
 def _tail_figure(counts: Counts) -> bytes:
-    figure, axes = figures.new_figure(6.2, 2.7)
+    figure, axes = figures.new_figure(6.2, 2.35)
     left = [[counts.value(f"{k} equal taps", "left", period=t) for t in TAIL_PERIODS] for k in TAILS]
     ax = figures.draw_tail(axes[0, 0], TAILS, TAIL_PERIODS, np.array(left))
     ax.set_xlabel("period, px")
@@ -402,7 +404,8 @@ def _kernels(counts: Counts) -> Drawn:
         paragraph(
             "The count is the energy of random kernels, on average: twice for kernel 3, even for kernel 4. But one kernel is "
             "not the average. Its two phases have different sums, so it answers a constant with a lattice, as large for even "
-            "overlap as for uneven. Channels average the energy, not the sums. Resizing first makes the sums equal whatever the taps."
+            "overlap as for uneven. Channels average the energy, not the sums. Resizing first makes the sums equal, whatever the "
+            "taps."
         ),
         table(
             {"layer": "left", "constant's share": "right", "energy, all kernels": "right", "64 channels": "right",
@@ -455,7 +458,7 @@ def _between(counts: Counts, name: str, step: str, period: int) -> str:
 
 @figures.styled
 def _learning_figure(counts: Counts) -> bytes:
-    figure, axes = figures.new_figure(6.7, 2.6, 1, 2, sharey=True)
+    figure, axes = figures.new_figure(6.7, 2.3, 1, 2, sharey=True)
     steps = sorted({int(row["layer"].removeprefix("step ")) for row in counts.rows("share_over_data")})
     looks = {
         name: (figures.SERIES[2 + (name[0] == "b")], "-") if "resize" in name
@@ -479,7 +482,7 @@ def _learning_figure(counts: Counts) -> bytes:
 
 @figures.styled
 def _painted_figure(counts: Counts) -> bytes:
-    figure, axes = figures.new_figure(6.7, 2.5, 2, 4)
+    figure, axes = figures.new_figure(6.7, 2.0, 2, 4)
     for ax, name in zip(axes.flat, LAYERS, strict=False):
         pair = [counts.results.arrays[f"flat/{name}/{when}"] for when in ("before", "after")]
         figures.draw_painted(ax, *pair, title=name)
