@@ -404,8 +404,8 @@ def _kernels(counts: Counts) -> Drawn:
         paragraph(
             "The count is the energy of random kernels, on average: twice for kernel 3, even for kernel 4. But one kernel is "
             "not the average. Its two phases have different sums, so it answers a constant with a lattice, as large for even "
-            "overlap as for uneven. Channels average the energy, not the sums. Resizing first makes the sums equal, whatever the "
-            "taps."
+            "overlap as for uneven. Channels average the energy, not the sums. Resizing first makes the sums equal, whatever "
+            "the taps."
         ),
         table(
             {"layer": "left", "constant's share": "right", "energy, all kernels": "right", "64 channels": "right",

@@ -28,13 +28,13 @@ def value(results: Results, model: str, metric: str, **where: object) -> float:
     for name, wanted in where.items():
         t = t[t[name] == wanted]
     assert len(t) == 1
-    return t["value"].item()
+    return float(t["value"].iloc[0])
 
 
 def test_every_number_of_the_sources_is_what_is_counted(results: Results) -> None:
     table = overlap.claims(results.table)
     assert len(table) == 22
-    assert table["agrees"].all(), table.to_string()
+    assert bool(table["agrees"].all()), table.to_string()
 
 
 def test_counts_known_layers(results: Results) -> None:
