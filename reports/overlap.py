@@ -94,9 +94,10 @@ def _answer(counts: Counts) -> Drawn:
         ),
         paragraph(
             f"{sum(found['agrees'])} of {len(found)} statements of Odena, Dumoulin and Olah (Distill 2016) and of a blog "
-            "post after it that are numbers agree with what is counted here. Kernels trained to repaint photographs keep "
-            f"{number(least)} to {number(most)} times the photographs' own lattice of 2 px where they deconvolve, with even "
-            f"overlap as with uneven, and at most {number(resized, 2)} times where they resize first. Everything here was "
+            "post after it that are numbers agree with what is counted here. In the "
+            f"median, kernels trained to repaint photographs keep {number(least)} to {number(most)} times the photographs' "
+            f"own lattice of 2 px where they deconvolve, with even overlap as with uneven, and at most {number(resized, 2)} "
+            "times where they resize first. Everything here was "
             "made by ",
             code("python -m analyses.overlap"),
             ", without weights and with no data but four sample photographs.",
@@ -431,9 +432,9 @@ def _kernels(counts: Counts) -> Drawn:
             "figures/learning.svg",
             alt="The lattice of each kind of layer during training",
             caption=[
-                f"The lattice as training goes on, median of {n} networks. Training can balance the phases, and does in this "
-                "easy task, but it starts from a lattice, with even overlap as with uneven. Resizing never has one, and pays "
-                "with detail: below 1 the photographs' own finest detail is lost."
+                f"The lattice as training goes on, median of {n} networks. Training can balance the phases, and mostly does "
+                "in this easy task, but it starts from a lattice, with even overlap as with uneven. Resizing never has one, "
+                "and pays with detail: below 1 the photographs' own finest detail is lost."
             ],
         ),
         picture(
