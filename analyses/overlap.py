@@ -67,7 +67,6 @@ DRAWN = {  # Distill's three interactive figures at their default settings, and 
     "kernel 5, stride 2": (6, (TransposedConv(5, 2),)),
     "kernel 2, stride 3": (5, (TransposedConv(2, 3),)),
     "two layers of kernel 3, stride 2": (6, (DECONVOLUTION, DECONVOLUTION)),
-    "two layers of kernel 4, stride 2": (5, (TransposedConv(4, 2), TransposedConv(4, 2))),
     "kernel 3, stride 2, then a tail of 4": (6, (DECONVOLUTION, TransposedConv(4))),
 }
 STEPS = (0, 10, 30, 100, 300, 1000)  # of training, at which it is measured

@@ -94,9 +94,10 @@ def _answer(counts: Counts) -> Drawn:
         ),
         paragraph(
             f"{sum(found['agrees'])} of {len(found)} statements of Odena, Dumoulin and Olah (Distill 2016) and of a blog "
-            "post after it that are numbers agree with what is counted here. Kernels trained to repaint photographs keep "
-            f"{number(least)} to {number(most)} times the photographs' own lattice of 2 px where they deconvolve, with even "
-            f"overlap as with uneven, and at most {number(resized, 2)} times where they resize first. Everything here was "
+            "post after it that are numbers agree with what is counted here. In the "
+            f"median, kernels trained to repaint photographs keep {number(least)} to {number(most)} times the photographs' "
+            f"own lattice of 2 px where they deconvolve, with even overlap as with uneven, and at most {number(resized, 2)} "
+            "times where they resize first. Everything here was "
             "made by ",
             code("python -m analyses.overlap"),
             ", without weights and with no data but four sample photographs.",
@@ -110,7 +111,8 @@ def _answer(counts: Counts) -> Drawn:
             caption=[
                 "What the sources say, and what is counted. Captions: 1 where the period is written, 0 where not, with "
                 "kernel 3 and stride 2 for a deconvolution and a nearest resize by 2 with kernel 3 for a resize-convolution. "
-                "Visits: over three windows along each axis. The two ways of figure 3, by matrix and by padding, agree to rounding."
+                "Visits: over three windows along each axis. The two ways of figure 3, by matrix and by padding, agree to "
+                "rounding."
             ],
             stretch="statement",
         ),
@@ -210,6 +212,7 @@ def _drawings(counts: Counts) -> Drawn:
             "figures/stack.svg",
             alt="Rows of positions through two layers",
             caption=["Paths through two layers. Uneven layers compound; a tail of four equal taps evens out a period of two."],
+            width=0.78,
         ),
     ]  # fmt: skip
     return blocks, drawn
@@ -289,7 +292,7 @@ def _tails(counts: Counts) -> Drawn:
 
 @figures.styled
 def _tail_figure(counts: Counts) -> bytes:
-    figure, axes = figures.new_figure(6.2, 2.7)
+    figure, axes = figures.new_figure(6.2, 2.35)
     left = [[counts.value(f"{k} equal taps", "left", period=t) for t in TAIL_PERIODS] for k in TAILS]
     ax = figures.draw_tail(axes[0, 0], TAILS, TAIL_PERIODS, np.array(left))
     ax.set_xlabel("period, px")
@@ -402,7 +405,8 @@ def _kernels(counts: Counts) -> Drawn:
         paragraph(
             "The count is the energy of random kernels, on average: twice for kernel 3, even for kernel 4. But one kernel is "
             "not the average. Its two phases have different sums, so it answers a constant with a lattice, as large for even "
-            "overlap as for uneven. Channels average the energy, not the sums. Resizing first makes the sums equal whatever the taps."
+            "overlap as for uneven. Channels average the energy, not the sums. Resizing first makes the sums equal, whatever "
+            "the taps."
         ),
         table(
             {"layer": "left", "constant's share": "right", "energy, all kernels": "right", "64 channels": "right",
@@ -428,9 +432,9 @@ def _kernels(counts: Counts) -> Drawn:
             "figures/learning.svg",
             alt="The lattice of each kind of layer during training",
             caption=[
-                f"The lattice as training goes on, median of {n} networks. Training can balance the phases, and does in this "
-                "easy task, but it starts from a lattice, with even overlap as with uneven. Resizing never has one, and pays "
-                "with detail: below 1 the photographs' own finest detail is lost."
+                f"The lattice as training goes on, median of {n} networks. Training can balance the phases, and mostly does "
+                "in this easy task, but it starts from a lattice, with even overlap as with uneven. Resizing never has one, "
+                "and pays with detail: below 1 the photographs' own finest detail is lost."
             ],
         ),
         picture(
@@ -455,7 +459,7 @@ def _between(counts: Counts, name: str, step: str, period: int) -> str:
 
 @figures.styled
 def _learning_figure(counts: Counts) -> bytes:
-    figure, axes = figures.new_figure(6.7, 2.6, 1, 2, sharey=True)
+    figure, axes = figures.new_figure(6.7, 2.3, 1, 2, sharey=True)
     steps = sorted({int(row["layer"].removeprefix("step ")) for row in counts.rows("share_over_data")})
     looks = {
         name: (figures.SERIES[2 + (name[0] == "b")], "-") if "resize" in name
@@ -479,7 +483,7 @@ def _learning_figure(counts: Counts) -> bytes:
 
 @figures.styled
 def _painted_figure(counts: Counts) -> bytes:
-    figure, axes = figures.new_figure(6.7, 2.5, 2, 4)
+    figure, axes = figures.new_figure(6.7, 2.0, 2, 4)
     for ax, name in zip(axes.flat, LAYERS, strict=False):
         pair = [counts.results.arrays[f"flat/{name}/{when}"] for when in ("before", "after")]
         figures.draw_painted(ax, *pair, title=name)
