@@ -101,7 +101,7 @@ class _Origins(TorchFunctionMode):
 def _noise(model: nn.Module, input_size: Sequence[int], seed: int) -> Tensor:
     """A standard normal image `[1 *input_size]` as the model's parameters are."""
     place = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    image = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    image = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(seed))
     return image.to(place)
 
 

@@ -13,7 +13,7 @@ KEPT = 1e-3  # a mean with a smaller share of the energy is counted as variance,
 
 
 def scaled(operation: Operation, *arguments: Any, **options: Any) -> Energy:
-    """g' = d * g, entry by entry: the operation done twice is e' = d * d * e.
+    """g' = d * g, entry by entry: e' = d^2 e, which is the square of the operation on the root of e.
 
     A mean is scaled by the mean of d over positions; the variance of d over them turns some of it into variance.
 
@@ -35,7 +35,7 @@ def scaled(operation: Operation, *arguments: Any, **options: Any) -> Energy:
 
         return operation(*map(plain, arguments), **{name: plain(option) for name, option in options.items()})
 
-    scale = energy.times(once(once(energy.values)), dtype=_result(arguments, energy))
+    scale = energy.times(once(energy.values.sqrt()).square_(), dtype=_result(arguments, energy))
     if energy.mean is None:
         return scale
     gates = [a for a in arguments if isinstance(a, Tensor) and a is not energy]

@@ -132,10 +132,12 @@ def rms_normalised(
 
 def centred(values: Tensor, z: Tensor, axes: list[int]) -> Tensor:
     """The energy of a gradient after its mean over `axes`, and its share along z, are taken out."""
-    count = prod(values.shape[axis] for axis in axes)
-    sums = [(values * z**k if k else values).sum(axes, keepdim=True) for k in range(3)]
-    around = sums[0] + 2 * z * sums[1] + z.square() * sums[2]
-    return ((1 - 2 * (1 + z.square()) / count) * values + around / count**2).clamp(min=0)
+    n = prod(values.shape[axis] for axis in axes)
+    along = values * z
+    s0, s1 = (part.sum(axes, keepdim=True) / n**2 for part in (values, along))
+    s2 = (along * z).sum(axes, keepdim=True) / n**2
+    bent = (z * s2).add_(2 * s1).add_(along, alpha=-2 / n)
+    return bent.mul_(z).add_(values, alpha=1 - 2 / n).add_(s0).clamp_(min=0)
 
 
 def softmax(operation: Operation, energy: Energy, a: Tensor, axis: int, dtype: torch.dtype) -> Energy:

@@ -14,8 +14,9 @@ Operation = torch._ops.OpOverload
 
 def carried(operation: Operation, *arguments: Any, **options: Any) -> Any:
     """One energy through views, copies, sums and routes: the operation itself, on the energy."""
-    (energy,) = energies((*arguments, *options.values()))
-    return _dressed(energy, operation(*_bare(arguments, energy.exponent), **_bare(options, energy.exponent)))
+    (energy,) = energies(arguments)
+    values = [energy.values if argument is energy else argument for argument in arguments]
+    return _dressed(energy, operation(*values, **options))
 
 
 def joined(operation: Operation, *arguments: Any, **options: Any) -> Any:
