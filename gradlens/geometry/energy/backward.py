@@ -101,7 +101,7 @@ class _Origins(TorchFunctionMode):
 def _noise(model: nn.Module, input_size: Sequence[int], seed: int) -> Tensor:
     """A standard normal image `[1 *input_size]` as the model's parameters are."""
     place = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    image = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    image = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(seed))
     return image.to(place)
 
 
@@ -113,10 +113,14 @@ def _gradient(output: Tensor, score: str) -> Energy:
             return Energy(torch.ones_like(output, dtype=dtype), 0, output.dtype, RULES)
         maps = output.flatten(2) if output.ndim > 2 else output.view(1, -1, 1)
         if maps.shape[1] > 1 and maps.shape[2] > 1:
-            raise ValueError(f'score: "top" needs logits, the output {list(output.shape)} is several maps; use "random"')
+            raise ValueError(
+                f'score: "top" needs logits, the output {list(output.shape)} is several maps; use "random"'
+            )
         chosen = torch.zeros_like(maps)
         chosen[0, maps[0].mean(1).argmax()] = 1
-        return Energy(torch.zeros_like(output, dtype=dtype), 0, output.dtype, RULES).about(chosen.view(output.shape), 0, 1)
+        return Energy(torch.zeros_like(output, dtype=dtype), 0, output.dtype, RULES).about(
+            chosen.view(output.shape), 0, 1
+        )
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -134,9 +138,9 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _map(energy: Energy) -> Tensor:
     """`[*spatial]` of mean 1."""
-    values = energy.values
-    if energy.mean is not None:
-        values = energy.plus(energy.mean.to(values.dtype).square(), 2 * energy.mean_exponent).values
+    values = energy.variance
+    if energy.expected is not None:
+        values = energy.plus(energy.expected.to(values.dtype).square(), 2 * energy.expected_exponent).variance
     total = values.detach().double().cpu().sum((0, 1)).clamp(min=0)
     mean = total.mean()
     if not mean > 0:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Operation = torch._ops.OpOverload
 Rule = Callable[..., Any]  # (operation, *arguments of the operation) -> what the operation returns, of energies
 ROOM = 16  # exponents of 2 by which the largest value may leave 1 before the tensor is rescaled
 
@@ -25,17 +26,17 @@ class NoRuleError(NotImplementedError):
 
 
 class Energy(Tensor):
-    """Gradients of mean `mean * 2**mean_exponent` and variance `values * 2**exponent`, in disguise as one of `dtype`.
+    """Gradients of mean `expected * 2**expected_exponent` and variance `variance * 2**exponent`, in disguise as one of `dtype`.
 
     The exponents keep a product of hundreds of squared weights within the range of float32. Without a mean all is
     variance. `channel` is the axis of a feature map that does not count positions, where it is known.
     """
 
-    values: Tensor
+    variance: Tensor
     exponent: int
     rules: Mapping[str, Rule]
-    mean: Tensor | None
-    mean_exponent: int
+    expected: Tensor | None
+    expected_exponent: int
     channel: int | None
 
     @staticmethod
@@ -43,14 +44,14 @@ class Energy(Tensor):
         energy = torch.Tensor._make_wrapper_subclass(
             cls, values.shape, strides=values.stride(), dtype=dtype, device=values.device
         )
-        energy.values, energy.exponent, energy.rules = values, exponent, rules
-        energy.mean, energy.mean_exponent, energy.channel = None, 0, None
+        energy.variance, energy.exponent, energy.rules = values, exponent, rules
+        energy.expected, energy.expected_exponent, energy.channel = None, 0, None
         return energy
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
         cls, func: torch._ops.OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         """What the rule of `func` makes of its arguments."""
@@ -78,25 +79,25 @@ class Energy(Tensor):
         if peak > 0 and math.isfinite(peak) and abs(shift := math.frexp(peak)[1]) > ROOM:
             shift = max(-100, min(100, shift))
             mean, exponent = mean * 2.0**-shift, exponent + shift
-        values = self.values
+        values = self.variance
         if mean.stride() != values.stride():
             mean, values = mean.contiguous(), values.contiguous()
         energy = self.like(values)
-        energy.mean, energy.mean_exponent, energy.channel = mean, exponent, channel
+        energy.expected, energy.expected_exponent, energy.channel = mean, exponent, channel
         return energy
 
     def plus(self, values: Tensor, exponent: int) -> "Energy":
         """With a further variance of `values * 2**exponent`."""
         if exponent == self.exponent:
-            return self.like(self.values + values)
+            return self.like(self.variance + values)
         other = self.like(values, exponent)
-        common = max((e.exponent for e in (self, other) if e.values.any()), default=exponent)
+        common = max((e.exponent for e in (self, other) if e.variance.any()), default=exponent)
         return self.like(self.at(common) + other.at(common), common)
 
     def at(self, exponent: int) -> Tensor:
         """The values in units of `2**exponent`."""
         shift = self.exponent - exponent
-        return self.values if shift == 0 else self.values * 2.0 ** max(-1000, min(1000, shift))
+        return self.variance if shift == 0 else self.variance * 2.0 ** max(-1000, min(1000, shift))
 
 
 def energies(arguments: Any) -> list[Energy]:

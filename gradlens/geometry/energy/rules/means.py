@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlens.geometry.energy.tensor import Energy, Rule, energies
-
-Operation = torch._ops.OpOverload
+from gradlens.geometry.energy.tensor import Energy, Operation, Rule, energies
 
 
 def with_mean(rule: Rule) -> Rule:
@@ -17,11 +15,10 @@ def with_mean(rule: Rule) -> Rule:
 
     def both(operation: Operation, *arguments: Any, **options: Any) -> Any:
         variance = rule(operation, *arguments, **options)
-        every = [e for e in energies((*arguments, *options.values())) if e.mean is not None]
+        every = [e for e in energies((*arguments, *options.values())) if e.expected is not None]
         if not every:
             return variance
-        exponent = max(e.mean_exponent for e in every)
-        dtype = every[0].dtype
+        exponent = max(e.expected_exponent for e in every)
 
         def plain(argument: Any) -> Any:
             if isinstance(argument, Energy):
@@ -38,16 +35,16 @@ def with_mean(rule: Rule) -> Rule:
 
 def mean_at(energy: Energy, exponent: int) -> Tensor:
     """The mean in units of `2**exponent`; zeros where it has none."""
-    if energy.mean is None:
+    if energy.expected is None:
         return torch.zeros((), dtype=energy.dtype, device=energy.device).expand(energy.shape)
-    shift = energy.mean_exponent - exponent
-    return energy.mean if shift == 0 else energy.mean * 2.0 ** max(-1000, shift)
+    shift = energy.expected_exponent - exponent
+    return energy.expected if shift == 0 else energy.expected * 2.0 ** max(-1000, shift)
 
 
 def channel_of(operation: Operation, arguments: Sequence[Any], energy: Energy, result: Tensor) -> int | None:
     """The axis of `result` that does not count positions, or None where that is lost."""
     name = operation._schema.name.removeprefix("aten::")
-    if name in ("convolution_backward", "native_batch_norm_backward", "native_group_norm_backward"):
+    if name.endswith(("convolution_backward", "batch_norm_backward", "group_norm_backward")):
         return 1
     if name in ("mm", "addmm", "native_layer_norm_backward"):
         return result.ndim - 1

@@ -7,14 +7,11 @@ e'_i = d^2 [(1 - 2 (1 + z_i^2) / n) w_i^2 e_i + (S0 + 2 z_i S1 + z_i^2 S2) / n^2
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gradlens.geometry.energy.tensor import Energy, Rule
-
-Operation = torch._ops.OpOverload
+from gradlens.geometry.energy.tensor import Energy, Operation, Rule
 
 
 def batch_normalised(
@@ -29,9 +26,10 @@ def batch_normalised(
     train: bool,
     eps: float,
     wanted: Sequence[bool],
+    *reserve: Tensor,
 ) -> tuple[Energy | None, None, None]:
     """Batch norm by running statistics, where it is a scale, or by the batch's own (also instance norm)."""
-    values = energy.values
+    values = energy.variance
     shape = [1, -1, *[1] * (values.ndim - 2)]
     if weight is not None:
         values = values * weight.to(values.dtype).square().view(shape)
@@ -39,7 +37,8 @@ def batch_normalised(
         assert running_var is not None
         scale = (running_var.to(values.dtype) + eps).reciprocal()
         return energy.times(values * scale.view(shape)), None, None
-    assert mean is not None and rstd is not None
+    assert mean is not None
+    assert rstd is not None
     axes = [0, *range(2, values.ndim)]
     rstd = rstd.to(values.dtype).view(shape)
     z = (x.to(values.dtype) - mean.to(values.dtype).view(shape)) * rstd
@@ -76,7 +75,7 @@ def layer_normalised(
     wanted: Sequence[bool],
 ) -> tuple[Energy, None, None]:
     """Layer norm over the last axes."""
-    values = energy.values
+    values = energy.variance
     if weight is not None:
         values = values * weight.to(values.dtype).square()
     rstd = rstd.to(values.dtype)
@@ -99,7 +98,7 @@ def group_normalised(
     wanted: Sequence[bool],
 ) -> tuple[Energy, None, None]:
     """Group norm."""
-    values = energy.values
+    values = energy.variance
     if weight is not None:
         values = values * weight.to(values.dtype).square().view(1, -1, *[1] * (values.ndim - 2))
     grouped = values.reshape(batch, groups, -1)
@@ -118,7 +117,7 @@ def rms_normalised(
     wanted: Sequence[bool],
 ) -> tuple[Energy, None]:
     """Root mean square norm: no mean is taken out, so that one sum is left of the three."""
-    values = energy.values
+    values = energy.variance
     if weight is not None:
         values = values * weight.to(values.dtype).square()
     rstd = rstd.to(values.dtype)
@@ -127,29 +126,33 @@ def rms_normalised(
     count = prod(shape)
     own = (1 - 2 * z.square() / count) * values
     whole = own + z.square() * (z.square() * values).sum(axes, keepdim=True) / count**2
-    return energy.times(whole * rstd.square()), None
+    return energy.times(whole.clamp_(min=0) * rstd.square()), None
 
 
 def centred(values: Tensor, z: Tensor, axes: list[int]) -> Tensor:
     """The energy of a gradient after its mean over `axes`, and its share along z, are taken out."""
-    count = prod(values.shape[axis] for axis in axes)
-    sums = [(values * z**k if k else values).sum(axes, keepdim=True) for k in range(3)]
-    around = sums[0] + 2 * z * sums[1] + z.square() * sums[2]
-    return ((1 - 2 * (1 + z.square()) / count) * values + around / count**2).clamp(min=0)
+    n = prod(values.shape[axis] for axis in axes)
+    along = values * z
+    s0, s1 = (part.sum(axes, keepdim=True) / n**2 for part in (values, along))
+    s2 = (along * z).sum(axes, keepdim=True) / n**2
+    bent = (z * s2).add_(2 * s1).add_(along, alpha=-2 / n)
+    return bent.mul_(z).add_(values, alpha=1 - 2 / n).add_(s0).clamp_(min=0)
 
 
 def softmax(operation: Operation, energy: Energy, a: Tensor, axis: int, dtype: torch.dtype) -> Energy:
     """g'_i = a_i sum_j (delta_ij - a_j) g_j: e'_i = a_i^2 [(1 - 2 a_i) e_i + sum_j a_j^2 e_j]."""
-    a = a.to(energy.values.dtype)
-    weighted = a.square() * energy.values
-    return energy.times((1 - 2 * a) * weighted + a.square() * weighted.sum(axis, keepdim=True), dtype=dtype)
+    a = a.to(energy.variance.dtype)
+    weighted = a.square() * energy.variance
+    whole = (1 - 2 * a).mul_(weighted).add_(a.square().mul_(weighted.sum(axis, keepdim=True)))
+    return energy.times(whole.clamp_(min=0), dtype=dtype)
 
 
 def log_softmax(operation: Operation, energy: Energy, log_a: Tensor, axis: int, dtype: torch.dtype) -> Energy:
     """g'_i = sum_j (delta_ij - a_i) g_j: e'_i = (1 - 2 a_i) e_i + a_i^2 sum_j e_j."""
-    a = log_a.to(energy.values.dtype).exp()
-    values = energy.values
-    return energy.times((1 - 2 * a) * values + a.square() * values.sum(axis, keepdim=True), dtype=dtype)
+    a = log_a.to(energy.variance.dtype).exp()
+    values = energy.variance
+    whole = (1 - 2 * a) * values + a.square() * values.sum(axis, keepdim=True)
+    return energy.times(whole.clamp_(min=0), dtype=dtype)
 
 
 RULES: Mapping[str, Rule] = {

@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlens.geometry.energy.tensor import Energy, Rule
-
-Operation = torch._ops.OpOverload
+from gradlens.geometry.energy.tensor import Energy, Operation, Rule
 
 
 def averaged(
@@ -25,18 +23,18 @@ def averaged(
 ) -> Energy:
     """Average pooling, whose divisor differs at the border."""
     forward = torch.ops.aten.avg_pool2d.default if len(kernel) == 2 else torch.ops.aten.avg_pool3d.default
-    ones = energy.values.new_ones(1, 1, *x.shape[-len(kernel) :])
+    ones = energy.variance.new_ones(1, 1, *x.shape[-len(kernel) :])
     geometry = (kernel, stride, padding, ceil_mode, count_include_pad)
     weight = forward(ones, *geometry, divisor) / forward(ones, *geometry, 1)
     if energy.ndim == len(kernel) + 1:
         weight = weight[0]
-    values = operation((energy.values * weight).contiguous(), x.to(energy.values.dtype), *geometry, divisor)
+    values = operation((energy.variance * weight).contiguous(), x.to(energy.variance.dtype), *geometry, divisor)
     return energy.times(values)
 
 
 def averaged_to_size(operation: Operation, energy: Energy, x: Tensor) -> Energy:
     """Adaptive average pooling: windows of unequal size."""
-    values = energy.values
+    values = energy.variance
     weight = values.new_ones(())
     dimensions = 3 if operation._schema.name.endswith("3d_backward") else 2
     for axis in range(-dimensions, 0):
@@ -47,14 +45,12 @@ def averaged_to_size(operation: Operation, energy: Energy, x: Tensor) -> Energy:
     return energy.times(operation(values * weight, x.to(values.dtype)))
 
 
-def interpolated(
-    operation: Operation, energy: Energy, output: Sequence[int], size: Sequence[int], *how: Any
-) -> Energy:
+def interpolated(operation: Operation, energy: Energy, output: Sequence[int], size: Sequence[int], *how: Any) -> Energy:
     """Linear and cubic interpolation, which are products of one matrix an axis."""
     forward = getattr(torch.ops.aten, operation._schema.name.removeprefix("aten::").removesuffix("_backward"))
     align, *scales = how if len(how) > len(output) else (None, *how)
     arguments = () if align is None else (align,)
-    values = energy.values
+    values = energy.variance
     for axis, (extent, length) in enumerate(zip(size[2:], output, strict=True)):
         identity = torch.eye(extent, dtype=values.dtype, device=values.device)
         lone = identity.view(extent, 1, *[extent if a == axis else 1 for a in range(len(output))])
@@ -76,19 +72,21 @@ def routed(
     *rest: Any,
 ) -> Energy:
     """Max-pooling: a variance takes the real route; a mean spreads over the window, whose entries are equally likely."""
-    route = energy.times(operation(energy.values, x.to(energy.values.dtype), kernel, stride, padding, dilation, *rest))
-    if energy.mean is None:
+    route = energy.times(
+        operation(energy.variance, x.to(energy.variance.dtype), kernel, stride, padding, dilation, *rest)
+    )
+    if energy.expected is None:
         return route
     ceil_mode = rest[0]
     backward = torch.ops.aten.avg_pool2d_backward if len(kernel) == 2 else torch.ops.aten.avg_pool3d_backward
     if any(d != 1 for d in dilation):
-        mean = operation(energy.mean, x, kernel, stride, padding, dilation, *rest)
-        return route.about(mean, energy.mean_exponent, energy.channel)
+        mean = operation(energy.expected, x, kernel, stride, padding, dilation, *rest)
+        return route.about(mean, energy.expected_exponent, energy.channel)
     geometry = (kernel, stride or kernel, padding, ceil_mode, False, None)
-    mean = backward(energy.mean.contiguous(), x, *geometry)
-    square = energy.mean.to(energy.values.dtype).square()
+    mean = backward(energy.expected.contiguous(), x, *geometry)
+    square = energy.expected.to(energy.variance.dtype).square()
     lost = backward(square.contiguous(), x.to(square.dtype), *geometry) * (1 - 1 / prod(kernel))
-    return route.plus(lost, 2 * energy.mean_exponent).about(mean, energy.mean_exponent, energy.channel)
+    return route.plus(lost, 2 * energy.expected_exponent).about(mean, energy.expected_exponent, energy.channel)
 
 
 RULES: Mapping[str, Rule] = {
@@ -96,13 +94,11 @@ RULES: Mapping[str, Rule] = {
     "avg_pool3d_backward": averaged,
     "_adaptive_avg_pool2d_backward": averaged_to_size,
     "_adaptive_avg_pool3d_backward": averaged_to_size,
-    **dict.fromkeys(
-        (
-            "upsample_linear1d_backward upsample_bilinear2d_backward upsample_trilinear3d_backward "
-            "upsample_bicubic2d_backward _upsample_bilinear2d_aa_backward _upsample_bicubic2d_aa_backward"
-        ).split(),
-        interpolated,
-    ),
+    (
+        "upsample_linear1d_backward upsample_bilinear2d_backward upsample_trilinear3d_backward "
+        "upsample_bicubic2d_backward _upsample_bilinear2d_aa_backward _upsample_bicubic2d_aa_backward "
+        "_upsample_lanczos2d_aa_backward"
+    ): interpolated,
 }
 
 WHOLE: Mapping[str, Rule] = {

@@ -7,22 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlens.geometry.energy.rules.structure import added, carried
-from gradlens.geometry.energy.tensor import Energy, Rule
-
-Operation = torch._ops.OpOverload
+from gradlens.geometry.energy.rules.structure import added
+from gradlens.geometry.energy.tensor import Energy, NoRuleError, Operation, Rule
 
 
 def product(operation: Operation, one: Tensor, other: Tensor, **options: Any) -> Energy:
     """A gradient times a matrix: with the squared matrix."""
     if isinstance(one, Energy) and isinstance(other, Energy):
-        raise NotImplementedError(f"a product of two gradients in {operation}")
+        raise NoRuleError(f"{operation._schema.name} of two gradients")
     if isinstance(one, Energy):
         matrix, exponent = squared(other, one)
-        return one.times(operation(one.values, matrix, **options), exponent)
+        return one.times(operation(one.variance, matrix, **options), exponent)
     assert isinstance(other, Energy)
     matrix, exponent = squared(one, other)
-    return other.times(operation(matrix, other.values, **options), exponent)
+    return other.times(operation(matrix, other.variance, **options), exponent)
 
 
 def product_added(
@@ -31,24 +29,26 @@ def product_added(
     """beta * start + alpha * (a gradient times a matrix)."""
     multiply = torch.ops.aten.bmm.default if one.ndim == 3 else torch.ops.aten.mm.default
     energy = product(multiply, one, other)
-    energy = energy.times(energy.values * alpha**2)
+    energy = energy.times(energy.variance * alpha**2)
     if beta == 0:
         return energy
-    return added(operation, energy, start * beta if not isinstance(start, Energy) else start.times(start.values * beta**2))
+    return added(
+        operation, energy, start * beta if not isinstance(start, Energy) else start.times(start.variance * beta**2)
+    )
 
 
 def mean(
     operation: Operation, energy: Energy, axes: list[int] | None = None, keepdim: bool = False, **options: Any
 ) -> Energy:
     """An average over n entries: their sum over n, squared."""
-    values = energy.values
+    values = energy.variance
     count = prod(values.shape[axis] for axis in axes) if axes else values.numel()
     return energy.times(values.mean(axes or None, keepdim) / count)
 
 
 def squared(matrix: Tensor, energy: Energy) -> tuple[Tensor, int]:
     """(the squared entries of `matrix` in the energy's precision, in units of 2**exponent; that exponent)."""
-    values = matrix.to(energy.values.dtype).square()
+    values = matrix.to(energy.variance.dtype).square()
     return values, 0
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlens.geometry.energy.tensor import Energy, Rule, energies
+from gradlens.geometry.energy.tensor import Energy, Operation, Rule, energies
 
 DRAWS = 2
 
 
-def sampled(operation: torch._ops.OpOverload, *arguments: Any) -> Any:
+def sampled(operation: Operation, *arguments: Any) -> Any:
     """The mean square of what the operation makes of gradients with these energies and random signs."""
     every = energies(arguments)
     exponent = max(energy.exponent for energy in every)
@@ -28,26 +28,27 @@ def sampled(operation: torch._ops.OpOverload, *arguments: Any) -> Any:
         sign = torch.randint(0, 2, root.shape, generator=generator, device=root.device)
         return (root * (2 * sign - 1)).to(argument.dtype)
 
-    def energy(results: Any) -> Any:
-        if isinstance(results[0], Tensor):
-            square = sum(result.to(every[0].values.dtype).square() for result in results)
-            return every[0].like(torch.zeros_like(square), exponent).times(square / len(results))
-        if isinstance(results[0], tuple | list):
-            return type(results[0])(energy(parts) for parts in zip(*results, strict=True))
-        return None
-
-    return energy([operation(*map(drawn, arguments)) for _ in range(DRAWS)])
+    return _energy(every[0], exponent, [operation(*map(drawn, arguments)) for _ in range(DRAWS)])
 
 
-RULES: Mapping[str, Rule] = dict.fromkeys(
+def _energy(like: Energy, exponent: int, draws: list[Any]) -> Any:
+    """The mean square of several draws of what an operation returned, wherever it returned a tensor."""
+    if isinstance(draws[0], Tensor):
+        square = torch.stack([draw.to(like.variance.dtype).square() for draw in draws]).mean(0)
+        return like.times(square, exponent - like.exponent)
+    if isinstance(draws[0], tuple | list):
+        return type(draws[0])(_energy(like, exponent, list(parts)) for parts in zip(*draws, strict=True))
+    return None
+
+
+RULES: Mapping[str, Rule] = {
     (
         "mkldnn_rnn_layer_backward _cudnn_rnn_backward miopen_rnn_backward _thnn_fused_lstm_cell_backward_impl "
         "_thnn_fused_gru_cell_backward _scaled_dot_product_flash_attention_for_cpu_backward "
         "_scaled_dot_product_flash_attention_backward _scaled_dot_product_efficient_attention_backward "
         "_scaled_dot_product_cudnn_attention_backward _scaled_dot_product_fused_attention_overrideable_backward "
         "_flash_attention_backward _efficient_attention_backward _cudnn_attention_backward "
-        "grid_sampler_2d_backward grid_sampler_3d_backward cudnn_grid_sampler_backward cudnn_affine_grid_generator_backward "
-        "_cdist_backward _pdist_backward _trilinear"
-    ).split(),
-    sampled,
-)
+        "grid_sampler_2d_backward grid_sampler_3d_backward cudnn_grid_sampler_backward "
+        "cudnn_affine_grid_generator_backward _masked_softmax_backward _cdist_backward _pdist_backward _trilinear"
+    ): sampled,
+}
