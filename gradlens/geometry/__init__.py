@@ -1,6 +1,7 @@
 """What a network's architecture says about its checkerboards, before any training and without data."""
 
 from gradlens.geometry.layers import layers
+from gradlens.geometry.lint import Finding, lint
 from gradlens.geometry.overlap import (
     OverlapClass,
     TransposedConv,
@@ -15,12 +16,14 @@ from gradlens.geometry.overlap import (
 from gradlens.geometry.trace import Trace, periods, trace
 
 __all__ = [
+    "Finding",
     "OverlapClass",
     "Trace",
     "TransposedConv",
     "box_response",
     "coverage",
     "layers",
+    "lint",
     "overlap",
     "overlap_class",
     "periods",
