@@ -111,7 +111,7 @@ def read_accepted(path: Path) -> list[Accepted]:
         said, _, why = f" {line}".partition(" #")  # a layer that runs again is `name#2`
         words = said.split()
         if len(words) not in (0, 2):
-            raise ValueError(f"accept: line {number} of {path.name!r} must be 'rule layer  # why', got {line!r}")
+            raise ValueError(f"accept: line {number} of {path.name!r} must be 'rule layer # why', got {line!r}")
         if words:
             found.append(Accepted(words[0], words[1], why.strip(), number))
     return found
