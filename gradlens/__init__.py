@@ -18,6 +18,7 @@ SUBMODULES = (
     "gradients",
     "hub",
     "images",
+    "lint",
     "measure",
     "metrics",
     "models",

@@ -3,6 +3,7 @@
 from gradlens.geometry.certificate import Certificate, certify
 from gradlens.geometry.energy import energy_map
 from gradlens.geometry.layers import layers
+from gradlens.geometry.lint import Finding, lint
 from gradlens.geometry.overlap import (
     OverlapClass,
     TransposedConv,
@@ -18,6 +19,7 @@ from gradlens.geometry.trace import Trace, periods, trace
 
 __all__ = [
     "Certificate",
+    "Finding",
     "OverlapClass",
     "Trace",
     "TransposedConv",
@@ -26,6 +28,7 @@ __all__ = [
     "coverage",
     "energy_map",
     "layers",
+    "lint",
     "overlap",
     "overlap_class",
     "periods",

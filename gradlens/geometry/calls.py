@@ -156,7 +156,8 @@ def _interpolate(
     if factor is not None:
         factors = [factor] * axes if isinstance(factor, int | float) else list(factor)
         ratio = [1 / Fraction(float(f)).limit_denominator(64) for f in factors]
-    kernel = [_taps(mode, r, antialias=bool(given.get("antialias")), side=n) for r, n in zip(ratio, size, strict=True)]
+    smooth = bool(given.get("antialias"))
+    kernel = tuple(_taps(mode, r, antialias=smooth, side=n) for r, n in zip(ratio, size, strict=True))
     stride = [max(r, 1 / r) for r in ratio]
     corners = bool(given.get("align_corners"))
     return _call(mode, axes, size, output, kernel=kernel, stride=stride, ratio=ratio, corners=corners)

@@ -237,9 +237,10 @@ def _pad(tracer: "Tracer", seen: Seen) -> list[Flow]:
     flow = tracer.flow(seen.first)
     if flow is None:
         return _default(tracer, seen)
-    layout = flow.layout
+    layout, around = flow.layout, list(seen.argument(1, "pad", ()))
     for place, size in enumerate(seen.outputs[0].shape):
-        layout = at.resized(layout, place, size)
+        end = 2 * (len(layout.dims) - 1 - place) + 1  # pairs, the last dimension first
+        layout = at.resized(layout, place, size, max(0, around[end]) if end < len(around) else 0)
     return [replace(flow, layout=layout)]
 
 

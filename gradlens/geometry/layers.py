@@ -82,7 +82,7 @@ def _row(run: Trace, step: Step, direction: Way) -> tuple[object, ...]:
         step.index, step.layer, call.kind, by_axis(call.size), by_axis(call.output_size), by_axis(call.kernel),
         by_axis(call.stride), by_axis(call.padding), by_axis(call.dilation), by_axis(call.output_padding), call.groups,
         call.direction, prod(t.fewest for t in taps), prod(t.most for t in taps), overlap_of(taps),
-        max(values, default=float("nan")), in_words(found), run.writes(step, direction), effect(run, step, direction),
+        max(values, default=float("nan")), in_words(found), bool(run.written(step, direction)), effect(run, step, direction),
         ", ".join(map(str, sorted(step.sources | step.also))),
     )  # fmt: skip
 
@@ -156,9 +156,9 @@ def effect(run: Trace, step: Step, direction: Way) -> str:
         return "resamples in a way that the call does not tell"
     if call.direction == "same":
         return _same(call)
-    if not run.writes(step, direction):
+    if not run.written(step, direction):
         return _read(run, step, direction)
-    period = in_words(run.periods(step, direction))
+    period = in_words(run.written(step, direction))
     taps = overlaps(call)
     return _written(step, period, taps, overlap_of(taps))
 

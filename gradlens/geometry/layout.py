@@ -19,13 +19,14 @@ START: frozenset[Phase] = frozenset([(0,) * AXES])
 class Run:
     """`size` indices that step by `step` pixels along `axis`; without an axis they count channels, heads and the like.
 
-    `copies`: they all read the same.
+    `copies`: they all read the same. `margin`: so many of the last are padding.
     """
 
     size: int
     axis: int | None = None
     step: int = 1
     copies: bool = False
+    margin: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def _take(rest: list[Run | Dim], size: int) -> Dim | None:
             return None
         if item.size > wanted:
             inner = item.size // wanted
-            rest.append(replace(item, size=inner))
-            item = replace(item, size=wanted, step=item.step * inner)
+            rest.append(replace(item, size=inner, margin=0))
+            item = replace(item, size=wanted, step=item.step * inner, margin=0)
         runs.append(item)
         filled *= item.size
     return product(runs)
@@ -154,13 +155,13 @@ def with_dim(layout: Layout, place: int, dim: Dim) -> Layout:
     return replace(layout, dims=(*layout.dims[:place], dim, *layout.dims[place + 1 :]))
 
 
-def resized(layout: Layout, place: int, size: int) -> Layout:
-    """`layout` after rows were added to, or cut from, the ends of a dimension."""
+def resized(layout: Layout, place: int, size: int, margin: int = 0) -> Layout:
+    """`layout` after rows were added to, or cut from, the ends of a dimension; `margin` of them are padding at its end."""
     dim = layout.dims[place]
     if dim.size == size:
         return layout
     if len(dim.runs) == 1 and not dim.before and not dim.after:
-        return with_dim(layout, place, product([replace(dim.runs[0], size=size)]))
+        return with_dim(layout, place, product([replace(dim.runs[0], size=size, margin=margin)]))
     changed = with_dim(layout, place, product([Run(size)]))
     return replace(changed, lost=layout.lost or bool(dim.axes))
 

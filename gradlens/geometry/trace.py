@@ -4,6 +4,7 @@ Nothing is computed where that can be helped: the run is over tensors without da
 read. Functional calls are seen as well as modules, by `torch.overrides`, without a hook.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Trace:
         input_size: `[C *spatial]` of the image, `[latent]` of a generator.
         axes: spatial axes of the network's maps.
         outputs: for each output that is a map, the steps it comes from.
+        ends: the steps that any output comes from.
         meetings: where branches are combined.
         unused: modules with parameters that were never read.
         data_dependent: why noise had to be run instead of tensors without data; "" if it had not.
@@ -41,6 +43,7 @@ class Trace:
     axes: int
     steps: tuple[Step, ...]
     outputs: tuple[frozenset[int], ...]
+    ends: frozenset[int]
     meetings: tuple[Meeting, ...]
     unused: tuple[str, ...]
     data_dependent: str = ""
@@ -82,11 +85,32 @@ class Trace:
         room = {axis for axis, side in zip(step.axes, size, strict=True) if axis is not None and side > 1}
         return frozenset(tuple(s if axis in room else None for axis, s in enumerate(scale)) for scale in coarser)
 
-    def writes(self, step: Step, direction: Way) -> bool:
-        """Whether `step` can write a period: strided layers backward, enlarging ones forward."""
-        return step.call.direction == {"backward": "down", "forward": "up"}[direction] and any(
-            value is not None for period in self.periods(step, direction) for value in period
+    def written(self, step: Step, direction: Way) -> frozenset[Period]:
+        """The periods that `step` itself can write, along every path: of strided layers backward, of enlarging ones forward."""
+        if step.call.direction != {"backward": "down", "forward": "up"}[direction]:
+            return frozenset()
+        own = {axis for axis, ratio in zip(step.axes, step.call.ratio, strict=True) if ratio != 1}
+        found = (
+            tuple(value if axis in own else None for axis, value in enumerate(period))
+            for period in self.periods(step, direction)
         )
+        return frozenset(period for period in found if any(period))
+
+    def bypassed(self, step: Step) -> bool:
+        """Whether what feeds `step` reaches an output on another path as well."""
+        reached = set(step.sources)
+        for other in self.steps:
+            if other.index != step.index and other.sources & reached:
+                reached.add(other.index)
+        return bool(reached & self.ends)
+
+    def filtered(self, step: Step) -> bool:
+        """Whether every path from `step` to an output has a convolution of stride 1 with more than one tap."""
+        reached = {step.index}
+        for other in self.steps:
+            if other.sources & reached and not (other.call.kind == "conv" and max(other.call.kernel) > 1):
+                reached.add(other.index)
+        return not reached & self.ends
 
     def _reaching(self, step: Step, spans: Mapping[int, frozenset[Scale]]) -> frozenset[Scale]:
         """The spans of a pixel of what goes into `step`."""
@@ -143,11 +167,10 @@ def periods(model: nn.Module, input_size: Sequence[int], *, direction: Way = "ba
     run = trace(model, input_size)
     found: list[set[int]] = [set() for _ in range(run.axes)]
     for step in run.steps:
-        if run.writes(step, direction):
-            for period in run.periods(step, direction):
-                for axis, value in enumerate(period):
-                    if value is not None and value > 1 and value.denominator == 1:
-                        found[axis].add(int(value))
+        for period in run.written(step, direction):
+            for axis, value in enumerate(period):
+                if value is not None and value > 1 and value.denominator == 1:
+                    found[axis].add(int(value))
     return tuple(tuple(sorted(values)) for values in found)
 
 
@@ -173,7 +196,7 @@ def _run(model: nn.Module, size: tuple[int, ...], data_dependent: str) -> Trace:
         stack.enter_context(torch.no_grad())
         noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
         if not data_dependent:
-            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            stack.enter_context(_without_data())
             noise = torch.empty(1, *size)
         x = noise.to(place.device, place.dtype)
         tracer.start(x, len(size) - 1)
@@ -191,10 +214,23 @@ def _run(model: nn.Module, size: tuple[int, ...], data_dependent: str) -> Trace:
         axes,
         tracer.weighed(),
         tuple(dict.fromkeys(flow.sources for flow in flows if flow.extended)),
+        frozenset().union(*(flow.sources for flow in flows)),
         tuple(tracer.meetings),
         tuple(unused),
         data_dependent,
     )
+
+
+@contextmanager
+def _without_data() -> Iterator[None]:
+    """Tensors have shapes alone; what torch logs of a size that does not fit is told in the error already."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, log.disabled = log.disabled, True
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        log.disabled = disabled
 
 
 @contextmanager
@@ -268,12 +304,12 @@ def _nearest(model: nn.Module, size: tuple[int, ...]) -> tuple[int, ...] | None:
     for step in range(1, NEAR + 1):
         wanted += [tuple(side + step for side in sides), tuple(max(1, side - step) for side in sides)]
     wanted += [tuple([side] * len(sides)) for side in (32, 64, 128, 224, 256, 384, 512)]
+    place = next(iter(model.parameters()), torch.empty(0))
     for other in dict.fromkeys(wanted):
         with ExitStack() as stack:
             stack.enter_context(_as_found(model))
             stack.enter_context(torch.no_grad())
-            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-            place = next(iter(model.parameters()), torch.empty(0))
+            stack.enter_context(_without_data())
             try:
                 model(torch.empty(1, channels, *other, device=place.device, dtype=place.dtype))
             except Exception:  # of any kind: this size is no remedy

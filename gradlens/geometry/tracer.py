@@ -32,6 +32,7 @@ class Step:
         axes: which axis of the network's maps each axis of the operation is; None where that is not known.
         sources, also: the steps whose maps it works on; those that it only depends on, through attention or a gate, which
             hand on no lattice.
+        margin: rows at the far end of its input that are padding already.
         grown: its map does not come from a map, but from a vector: there nothing is handed on of a lattice.
         even: of fixed weights, whether those of every phase add up to the same; None for weights that are learned.
     """
@@ -43,6 +44,7 @@ class Step:
     axes: tuple[int | None, ...]
     sources: frozenset[int]
     also: frozenset[int] = frozenset()
+    margin: tuple[int, ...] = ()
     grown: bool = False
     even: bool | None = None
 
@@ -163,7 +165,8 @@ class Tracer(TorchFunctionMode):
             if not (isinstance(weight, nn.Parameter) or id(weight) in self._learned or self.flow(weight)):
                 self._fixed[len(self.steps)] = weight
         also = flow.also - flow.sources
-        self.steps.append(Step(len(self.steps), layer, module, call, axes, flow.sources, also, grown))
+        margin = tuple(sum(run.margin for run in dim.runs) for dim in flow.layout.dims[-len(call.size) :])
+        self.steps.append(Step(len(self.steps), layer, module, call, axes, flow.sources, also, margin, grown))
         return self.steps[-1]
 
     def weighed(self) -> tuple[Step, ...]:
