@@ -51,7 +51,7 @@ class Certificates:
 
     @property
     def cases(self) -> dict[str, dict[str, Any]]:
-        return dict(self.results.manifest["cases"])
+        return {told["name"]: told for told in self.results.manifest["cases"]}
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -277,7 +277,7 @@ def shrinking(run: Certificates) -> Drawn:
 
 def _blur(run: Certificates) -> list[Block]:
     """The bundled pair: what blurring behind the pool does to its period."""
-    names = ("resnet18_half to its max-pool", "resnetblur18_half to its max-pool")
+    names = ("resnet18_half, stem and pool", "resnetblur18_half, stem and pool")
     at = {name: [percent(run.deviation(name, kind="signed", period=p)) for p in (2, 4)] for name in names}
     return [
         paragraph(
