@@ -106,8 +106,8 @@ def first_page(run: Certificates) -> Drawn:
     blocks: list[Block] = [
         answer(
             f"Of {len(cures)} layers that are said to be free of checkerboards {len(passed)} are, by weights and by "
-            f"measurement. {_sentence(broken)} Of {len(networks)} trained networks that enlarge, {len(failed)} can write a "
-            f"checkerboard."
+            f"measurement. {_sentence(broken)} Of {len(networks)} trained networks that enlarge {len(failed)} can write a "
+            "checkerboard."
         ),
         paragraph(
             strong("Forward. "),
@@ -141,8 +141,8 @@ def first_page(run: Certificates) -> Drawn:
 
 def _sentence(broken: Sequence[str]) -> str:
     if not broken:
-        return "None breaks its word."
-    return f"{', '.join(broken)} {'does' if len(broken) == 1 else 'do'} not keep it."
+        return "None is not."
+    return f"{' and '.join(f'\u201c{name}\u201d' for name in broken)} {'is' if len(broken) == 1 else 'are'} not."
 
 
 @figures.styled
@@ -206,6 +206,8 @@ def _says(told: dict[str, Any]) -> str:
 def networks(run: Certificates) -> Drawn:
     """The published networks: deviation by period, and what they make of a constant."""
     names = run.group("networks that enlarge")
+    if not names:
+        return [], {}
     periods = sorted({int(p) for p in run.table.loc[run.table["model"].isin(names), "period"] if p > 1})
     rows = []
     for name in names:
@@ -215,6 +217,7 @@ def networks(run: Certificates) -> Drawn:
     path = "figures/networks.svg"
     columns = {"network": "left", "input": "right"} | {f"{p} px": "right" for p in periods} | {"verdict": "left"}
     blocks: list[Block] = [
+        pagebreak(),
         heading("Networks that enlarge, as trained"),
         paragraph(
             "Each network is a black box: its accumulated stride is found by shifting a patch, its steady state by looking for "
@@ -258,7 +261,6 @@ def shrinking(run: Certificates) -> Drawn:
         verdict = told["verdicts"]["signed"], told["verdicts"]["energy"]
         rows.append([name, *cells, ", ".join(map(str, told["periods"])), " / ".join(verdict), _says(told)])
     blocks: list[Block] = [
-        pagebreak(),
         heading("Layers and networks that shrink: the gradient"),
         paragraph(
             "A strided convolution hands its gradient back as a transposed convolution does its output. Linear layers are read "
@@ -284,6 +286,8 @@ def shrinking(run: Certificates) -> Drawn:
 def _blur(run: Certificates) -> list[Block]:
     """The bundled pair: what blurring behind the pool does to its period."""
     names = ("resnet18_half, stem and pool", "resnetblur18_half, stem and pool")
+    if not set(names) <= set(run.cases):
+        return []
     at = {name: [percent(run.deviation(name, kind="signed", period=p)) for p in (2, 4)] for name in names}
     return [
         paragraph(
@@ -343,7 +347,7 @@ def _deviations(run: Certificates) -> bytes:
         value = max(run.deviation(name), least)
         colour = VERDICT_COLOURS[told["verdict"]]
         ax.plot([least, value], [place, place], color=colour, linewidth=0.6, alpha=0.5)
-        ax.plot(value, place, "o", color=colour, markersize=3.5)
+        ax.plot(value, place, "o", color=colour, markersize=3.5, clip_on=False)
     for verdict in dict.fromkeys(told["verdict"] for told in run.cases.values()):
         ax.plot([], [], "o", color=VERDICT_COLOURS[verdict], markersize=3.5, label=verdict)
     ax.set_xscale("log")

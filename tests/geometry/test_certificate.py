@@ -93,6 +93,11 @@ CHAINS: dict[str, Callable[[], nn.Module]] = {
     "nested": lambda: nn.Sequential(nn.Sequential(nn.Upsample(scale_factor=2)), nn.Dropout(), nn.Conv2d(4, 2, 3)),
     "bilinear": lambda: nn.Upsample(scale_factor=2, mode="bilinear"),
     "bilinear 3": lambda: nn.Upsample(scale_factor=3, mode="bilinear"),
+    "resized twice": lambda: nn.Sequential(
+        nn.ConvTranspose2d(4, 3, 3, stride=2),
+        nn.Upsample(scale_factor=3, mode="bilinear"),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+    ),
     "norm": lambda: nn.Sequential(nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 3, 3, stride=2), nn.BatchNorm2d(3)),
     "hold": lambda: nn.Sequential(nn.ConvTranspose2d(4, 3, 1, stride=2), nn.AvgPool2d(2, stride=1)),
     "down": lambda: nn.Sequential(nn.Conv2d(4, 3, 3, stride=2), nn.ConvTranspose2d(3, 2, 3, stride=2)),
