@@ -14,7 +14,7 @@ from math import nan, prod
 import torch
 from torch import Tensor, nn
 
-from gradlens.geometry.certificate.forward import VECTORS, response_scale
+from gradlens.geometry.certificate.forward import TINY, VECTORS, response_scale
 from gradlens.geometry.certificate.phases import fold, periods_of, unevenness
 from gradlens.geometry.certificate.specimen import ROOM, answered, device_of
 from gradlens.geometry.certificate.verdicts import Row, judged
@@ -24,7 +24,6 @@ FLIPS = 1000
 CHANNELS = 64  # output channels whose gradients are taken one by one, at most
 FAINT = 1e-3  # of the largest gradient of one output position: beyond it the rest of its receptive field is left out
 EQUAL = 1e-10  # of the largest gradient: what float64 leaves
-TINY = 1e-300  # keeps 0 / 0 at 0
 
 
 def gradients(

@@ -16,6 +16,7 @@ from gradlens.geometry.certificate.verdicts import Row, judged
 
 VECTORS = 8
 LEAST = 1e-12  # of the largest activation: below it a response is rounding
+TINY = 1e-300  # keeps 0 / 0 at 0
 SILENT = 1e-9  # of the largest activation: below it a response does not depend on the constant
 
 
@@ -80,22 +81,19 @@ def steady_phases(r: Tensor, strides: Sequence[int], tolerance: float) -> Tensor
     strides wide. One stride at each side is then left out, so at least two remain.
     """
     sides = r.shape[2:]
+    if any(side < 4 * t for side, t in zip(sides, strides, strict=True)):
+        return None
     centre = tuple(slice(side // 4, side - side // 4) for side in sides)
-    scale = (
-        response_scale(r[(..., *centre)], r.abs().amax().item()).clamp(min=1e-300).view(*r.shape[:2], *[1] * len(sides))
-    )
-    back = [  # 0 where the value returns
+    scale = response_scale(r[(..., *centre)], r.abs().amax().item()).clamp(min=TINY)
+    scale = scale.view(*scale.shape, *[1] * len(sides))
+    moved = [  # where the value does not return
         ((r.narrow(2 + a, t, side - t) - r.narrow(2 + a, 0, side - t)).abs() / scale).amax(dim=(0, 1)) > tolerance
-        if side > t
-        else None
         for a, (side, t) in enumerate(zip(sides, strides, strict=True))
     ]
-    if any(b is None for b in back):
-        return None
     margin = 0
     while all(side - 2 * margin >= 4 * t for side, t in zip(sides, strides, strict=True)):
         inside = [slice(margin, side - margin) for side in sides]
-        if not any(b[_before(inside, a, t)].any() for a, (b, t) in enumerate(zip(back, strides, strict=True))):
+        if not any(m[_before(inside, a, t)].any() for a, (m, t) in enumerate(zip(moved, strides, strict=True))):
             return _mean_phases(r, inside, strides)
         margin += 1
     return None

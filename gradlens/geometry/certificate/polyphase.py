@@ -134,9 +134,9 @@ def _link(layer: nn.Module, channels: int, axes: int) -> Link | None:
 def _resize(layer: nn.Upsample, channels: int, axes: int) -> Link | None:
     """An enlargement by whole factors as a transposed convolution: with a box where nearest, with a triangle where linear."""
     factors = layer.scale_factor if isinstance(layer.scale_factor, tuple) else (layer.scale_factor,) * axes
-    if None in factors or any(f != int(f) for f in factors) or layer.align_corners:
+    strides = tuple(int(f) for f in factors if f is not None and f == int(f))
+    if len(strides) < axes or layer.align_corners:
         return None
-    strides = tuple(int(f) for f in factors)
     if layer.mode in ("nearest", "nearest-exact"):
         kernel = torch.ones(strides)
     elif layer.mode in ("linear", "bilinear", "trilinear"):

@@ -7,7 +7,7 @@ calls, branches and indexing tricks count like modules.
 """
 
 from collections.abc import Sequence
-from math import ceil, floor
+from math import ceil, floor, inf
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ PATCH = 5  # sides of the patch in pixels, at most
 BATCH = 2  # constants and patches tried at once
 MOST = 64  # the longest shift tried
 SAME = 1e-9  # of the patch's response: what float64 leaves after deep networks
+ALIKE = 0.01  # of it: where a norm over the image lets the border into every pixel; a wrong shift misses all of it
 SEEN = 0.01  # of the patch's response must lie in the centre that is compared
 DEAD = 1e-12  # of the largest value: no response at all
+ROUNDING = 1e-14  # of the largest value
 WINDOWS = (2, 4, 8)  # the centre is an output's side divided by this
 
 
@@ -50,16 +52,27 @@ def accumulated_strides(
     found: list[tuple[int, int] | None] = []
     for axis, side in enumerate(sides):
         ratio = still.shape[2 + axis] / side
-        tried = [s for s in range(1, min(MOST, side // 4) + 1) if 1.6 * s * ratio >= 1]
-        moves = ((s, _move(still, response(axis, s), axis, s * ratio)) for s in tried)
-        found.append(next(((s, t) for s, t in moves if t is not None), None))
+        longest = min(MOST, side // 4)
+        exact: tuple[int, int] | None = None
+        nearly: tuple[int, int] | None = None
+        for shift in range(1, longest + 1):
+            if 1.6 * shift * ratio < 1 or (nearly and (shift % nearly[0] or shift > 4 * nearly[0])):
+                continue
+            t, mismatch = _move(still, response(axis, shift), axis, shift * ratio)
+            if mismatch <= SAME:
+                exact = (shift, t)
+                break
+            if mismatch <= ALIKE and nearly is None:
+                nearly = (shift, t)
+        found.append(exact or nearly)
     return found
 
 
-def _move(still: Tensor, moved: Tensor, axis: int, about: float) -> int | None:
-    """The output shift near `about` that carries the centre of `still` into `moved`, None where there is none."""
+def _move(still: Tensor, moved: Tensor, axis: int, about: float) -> tuple[int, float]:
+    """The output shift near `about` that best carries the centre of `still` into `moved`, and what it misses."""
     scale = (moved - still).abs().amax()
     dead = scale <= DEAD * still.abs().amax()
+    best = (0, inf)
     for part in WINDOWS:
         for t in range(max(1, floor(0.6 * about)), ceil(1.6 * about) + 1):
             centre = _centre(still.shape[2:], part, axis, t)
@@ -67,10 +80,16 @@ def _move(still: Tensor, moved: Tensor, axis: int, about: float) -> int | None:
                 continue
             there = [slice(c.start + t * (a == axis), c.stop + t * (a == axis)) for a, c in enumerate(centre)]
             before, after = still[(..., *centre)], moved[(..., *there)]
-            seen = dead or (moved[(..., *centre)] - before).abs().amax() >= SEEN * scale
-            if seen and ((after - before).abs() <= SAME * torch.maximum(scale, before.abs().amax())).all():
-                return t
-    return None
+            changed, missed = (moved[(..., *centre)] - before).abs().amax(), (after - before).abs().amax()
+            if not dead and changed < SEEN * scale:
+                continue
+            rounding = (SAME if dead else ROUNDING) * before.abs().amax()
+            mismatch = 0.0 if missed <= rounding else inf if dead else (missed / changed).item()
+            if mismatch < best[1]:
+                best = (t, mismatch)
+        if best[1] <= SAME:
+            break
+    return best
 
 
 def _centre(sides: Sequence[int], part: int, axis: int, t: int) -> list[slice] | None:

@@ -108,8 +108,8 @@ def _of_statement(rows: Sequence[Row]) -> Verdict:
     if read and any(r.verdict == "not decidable" for r in rows):
         rows = read
     levels = dict.fromkeys(str(r.level) for r in rows)  # NaN is one level
-    each = {_worst(r.verdict for r in rows if str(r.level) == level) for level in levels}
-    return _worst(["level-dependent"] if {"pass", "fail"} <= each else each)
+    each: set[Verdict] = {_worst(r.verdict for r in rows if str(r.level) == level) for level in levels}
+    return "level-dependent" if {"pass", "fail"} <= each else _worst(each)
 
 
 def _worst(verdicts: Iterable[Verdict]) -> Verdict:
