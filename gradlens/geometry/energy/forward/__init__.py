@@ -51,11 +51,17 @@ def forward_energy(model: nn.Module, input_size: Sequence[int]) -> Tensor:
     """
     moments = Moments(RULES, entrywise, {module: name for name, module in model.named_modules()})
     place = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    with torch.no_grad(), undisturbed(model), _unfused():
+    with torch.no_grad(), undisturbed(model), unfused():
         noise = torch.zeros(1, *input_size, dtype=place.dtype, device=place.device)
         moments.write(noise, torch.ones_like(noise))
-        with moments:
-            output = model(noise)
+        try:
+            with moments:
+                output = model(noise)
+        except NotImplementedError:
+            raise
+        except RuntimeError as error:
+            why = str(error).split("\n")[0]
+            raise ValueError(f"input_size: the model cannot run on {list(noise.shape)}: {why}") from error
         if not isinstance(output, Tensor) or output.ndim < 3 or not moments.carriers(output):
             raise ValueError(
                 f"model: must return one [1 C *spatial] tensor that depends on its input, got {_words(output)}"
@@ -69,7 +75,7 @@ def forward_energy(model: nn.Module, input_size: Sequence[int]) -> Tensor:
 
 
 @contextmanager
-def _unfused() -> Iterator[None]:
+def unfused() -> Iterator[None]:
     """Attention in its parts: matrix products and a softmax."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -117,6 +117,11 @@ def moved(moments: Moments, func: Any, args: Any, kwargs: Any) -> Any:
     return moments.write(func(*args, **kwargs), func(*spread, **kwargs))
 
 
+def constant(moments: Moments, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """What has the shape of a carrier and none of its values."""
+    return func(*args, **kwargs)
+
+
 def padded(moments: Moments, func: Any, args: Any, kwargs: Any) -> Tensor:
     """`constant_pad_nd`."""
     return moments.write(func(*args, **kwargs), func(moments.read(args[0]).spread, args[1], 0))
@@ -159,8 +164,14 @@ def resized(alone: Callable[[int, Any, int], Any], moments: Moments, func: Any, 
     maps = []
     for axis, side in enumerate(sides):
         shape = [side, 1, *[side if other == axis else 1 for other in range(dimensions)]]
-        impulses = torch.eye(side, dtype=x.dtype, device=x.device).view(shape)
-        maps.append(func(impulses, *alone(dimensions, args[1:], axis)).flatten(1).mT.contiguous())  # [out in]
+        wide = [
+            side,
+            1,
+            *[side if other == axis else 2 for other in range(dimensions)],
+        ]  # 1 misleads antialiasing kernels
+        impulses = torch.eye(side, dtype=x.dtype, device=x.device).view(shape).expand(wide).contiguous()
+        response = func(impulses, *alone(dimensions, args[1:], axis)).movedim(2 + axis, 1)
+        maps.append(response.flatten(2)[..., 0].mT)  # [out in]
     before, base = moments.stretch(x), moments.read(x).spread
     mean, hold = func(*args, **kwargs), None
     if "nearest" in func.overloadpacket.__name__:
@@ -187,12 +198,12 @@ def _resize_alone(dimensions: int, rest: Any, axis: int) -> list[Any]:
     size, *rest = rest
     corners = [rest.pop(0)] if rest and isinstance(rest[0], bool) else []
     scales = [scale if i == axis else None for i, scale in enumerate(rest)]
-    return [[size[axis] if i == axis else 1 for i in range(dimensions)], *corners, *scales]
+    return [[size[axis] if i == axis else 2 for i in range(dimensions)], *corners, *scales]
 
 
 def _adaptive_alone(dimensions: int, rest: Any, axis: int) -> list[Any]:
     """Output size."""
-    return [[rest[0][axis] if i == axis else 1 for i in range(dimensions)]]
+    return [[rest[0][axis] if i == axis else 2 for i in range(dimensions)]]
 
 
 def _pool_alone(dimensions: int, rest: Any, axis: int) -> list[Any]:

@@ -90,6 +90,11 @@ class Moments(TorchDispatchMode):
             return self._in_place(func, args, kwargs)
         return self._rule(func)(self, func, args, kwargs)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: nothing is compiled in here, and torch would import its compiler for seconds to make sure."""
+        return False
+
     def carriers(self, tree: Any) -> list[Tensor]:
         """The tensors among arguments that depend on what the network was given."""
         return [t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.untyped_storage() in self._shadows]

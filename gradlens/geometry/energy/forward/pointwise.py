@@ -80,16 +80,16 @@ def held(moments: Moments, x: Tensor, mean: Tensor, deviation: Tensor | None) ->
 
 
 def _two_slopes(moment: Moment, slope: Tensor | float) -> Moment:
-    """A normal variable whose negative part is multiplied by `slope`."""
+    """A normal variable whose negative part is multiplied by `slope`: one slope throughout, and a change in the tail."""
     mean, deviation = moment.mean, moment.spread
-    a = (mean / torch.where(deviation > 0, deviation, 1.0)).clamp(-6, 6)
-    above, density = _normal(a)
-    first, second = a * above + density, (a.square() + 1) * above + a * density  # of the positive part, in deviations
-    bent = slope * a + (1 - slope) * first
-    variance = slope**2 * (a.square() + 1 - second) + second - bent.square()
-    straight = torch.where(mean > 0, mean, slope * mean)
-    far = (deviation == 0) | (mean.abs() > 6 * deviation)
-    return Moment(torch.where(far, straight, deviation * bent), deviation * variance.clamp(min=0).sqrt())
+    above = mean > 0
+    near, change = torch.where(above, 1.0, slope), torch.where(above, slope - 1.0, 1.0 - slope)
+    tail = -(mean.abs() / torch.where(deviation > 0, deviation, 1.0)).clamp(max=30)
+    share, density = _normal(tail)
+    first, second = tail * share + density, (tail.square() + 1) * share + tail * density  # of the tail, in deviations
+    variance = near**2 + change**2 * (second - first.square()) + 2 * near * change * share
+    mean = near * mean - torch.where(above, 1.0, -1.0) * change * deviation * first
+    return Moment(mean, deviation * variance.clamp(min=0).sqrt())
 
 
 def _normal(a: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,10 @@ OPERATIONS: dict[Rule, tuple[Any, ...]] = {
         aten.replication_pad1d, aten.replication_pad2d, aten.replication_pad3d, aten.tril, aten.triu,
         aten.slice_scatter, aten.select_scatter,
     ),
+    linear.constant: (
+        aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.new_empty, aten.new_zeros, aten.new_ones,
+        aten.new_full, aten.new_empty_strided,
+    ),
     linear.padded: (aten.constant_pad_nd,),
     linear.masked: (aten.masked_fill,),
     linear.summed: (aten.sum, aten.cumsum, aten.col2im),
