@@ -6,15 +6,7 @@ here is linear in the gradient, g' = M g; with the gradient's entries independen
 
 from collections.abc import Mapping
 
-from gradlens.geometry.energy.rules import (
-    activations,
-    convolution,
-    normalisation,
-    pooling,
-    products,
-    sampling,
-    structure,
-)
+from gradlens.geometry.energy.rules import activations, convolution, normalisation, pooling, products, sampling, structure
 from gradlens.geometry.energy.tensor import Rule
 
 RULES: Mapping[str, Rule] = {

@@ -43,7 +43,9 @@ def divided(operation: Operation, one: Any, other: Any, **options: Any) -> Energ
     return scaled(operation, one, other, **options)
 
 
-def learned_slope(operation: Operation, energy: Energy, x: Tensor, weight: Tensor) -> tuple[Energy, Energy]:
+def learned_slope(
+    operation: Operation, energy: Energy, x: Tensor, weight: Tensor
+) -> tuple[Energy, Energy]:
     """PReLU: its slope squared; the gradient of the slope itself by the squared negative input."""
     x, weight = x.to(energy.values.dtype), weight.to(energy.values.dtype)
     once = operation(energy.values, x, weight)
@@ -52,9 +54,7 @@ def learned_slope(operation: Operation, energy: Energy, x: Tensor, weight: Tenso
 
 def _result(arguments: Any, energy: Energy) -> torch.dtype:
     """The dtype that the operation would return."""
-    others = [
-        a.dtype for a in arguments if isinstance(a, Tensor) and a is not energy and a.is_floating_point() and a.ndim
-    ]
+    others = [a.dtype for a in arguments if isinstance(a, Tensor) and a is not energy and a.is_floating_point() and a.ndim]
     dtype = energy.dtype
     for other in others:
         dtype = torch.promote_types(dtype, other)

@@ -46,7 +46,9 @@ def averaged_to_size(operation: Operation, energy: Energy, x: Tensor) -> Energy:
     return energy.times(operation(values * weight, x.to(values.dtype)))
 
 
-def interpolated(operation: Operation, energy: Energy, output: Sequence[int], size: Sequence[int], *how: Any) -> Energy:
+def interpolated(
+    operation: Operation, energy: Energy, output: Sequence[int], size: Sequence[int], *how: Any
+) -> Energy:
     """Linear and cubic interpolation, which are products of one matrix an axis."""
     forward = getattr(torch.ops.aten, operation._schema.name.removeprefix("aten::").removesuffix("_backward"))
     align, *scales = how if len(how) > len(output) else (None, *how)

@@ -34,9 +34,7 @@ def product_added(
     energy = energy.times(energy.values * alpha**2)
     if beta == 0:
         return energy
-    return added(
-        operation, energy, start * beta if not isinstance(start, Energy) else start.times(start.values * beta**2)
-    )
+    return added(operation, energy, start * beta if not isinstance(start, Energy) else start.times(start.values * beta**2))
 
 
 def mean(
