@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from gradlens.geometry.energy.forward.moments import Moment, Moments, Stretch
-from gradlens.geometry.energy.forward.pointwise import added
+from gradlens.geometry.energy.forward.pointwise import added, unit
 
 aten = torch.ops.aten
 
@@ -33,13 +33,6 @@ def bilinear(op: Callable[[Tensor, Tensor], Tensor], first: Moment, second: Mome
     ]
     mean = op(first.mean, second.mean)
     return Moment(mean, scales[0] * scales[1] * root(torch.stack(terms).sum(0)) if terms else None)
-
-
-def unit(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` divided by its largest magnitude, and that: its squares neither overflow nor vanish."""
-    scale = x.abs().amax() if x.numel() else x.new_ones(())
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return x / scale, scale
 
 
 def root(variance: Tensor) -> Tensor:
