@@ -319,14 +319,15 @@ def _short(layer: str) -> str:
     return layer or "(network)"
 
 
-def _boards_figure_periods(predicted: Predicted) -> list[int]:
+def _drawn_periods(predicted: Predicted) -> list[int]:
+    """The periods whose boards are drawn."""
     periods = [p for p, (board, _) in predicted.phases.items() if np.isfinite(board).all()]
     return periods if len(periods) <= MOST else [*periods[: MOST // 2], *periods[-MOST // 2 :]]
 
 
 @figures.styled
 def _boards_figure(predicted: Predicted) -> bytes:
-    periods = _boards_figure_periods(predicted)
+    periods = _drawn_periods(predicted)
     rows, columns = 1 + predicted.measured, max(len(periods), 4)
     figure, axes = figures.new_figure(6.7, 0.6 + rows * 6.7 / columns * 0.8, rows, columns)
     for ax in axes[:, len(periods) :].flat:
@@ -336,9 +337,9 @@ def _boards_figure(predicted: Predicted) -> bytes:
     for column, period in enumerate(periods):
         boards = [board for board in predicted.phases[period] if board is not None]
         top = float(max(board.max() for board in boards))
-        for row, board in enumerate(boards):
-            drawn = figures.draw_phases(axes[row, column], board, top=top, title=f"T = {period}" if row == 0 else "")
-        figures.add_scale(figure, drawn, axes[:, column], "relative energy", aspect=18, pad=0.03)
+        shown = [figures.draw_phases(ax, board, top=top) for ax, board in zip(axes[:, column], boards, strict=True)]
+        axes[0, column].set_title(f"T = {period}")
+        figures.add_scale(figure, shown[0], axes[:, column], "relative energy", aspect=18, pad=0.03)
     return figures.svg(figure)
 
 
