@@ -83,8 +83,8 @@ def predicted(model: "Model", direction: Direction, periods: Sequence[int] | Non
 
     size = model.info.input_size
     network = bare(model)  # whose images are normal noise
-    energy = geometry.energy_map(network, size, direction=direction)
     layers = geometry.layers(network, size, direction=direction)
+    energy = geometry.energy_map(network, size, direction=direction)
     if periods is None:
         strides = {period for axis in geometry.periods(network, size, direction=direction) for period in axis}
         divisors = {d for period in strides for d in range(2, period + 1) if period % d == 0}

@@ -259,13 +259,21 @@ def _silence(predicted: Predicted) -> list[Part]:
 
 
 def _method(predicted: Predicted) -> list[Part]:
-    way = "backward" if predicted.direction == "backward" else "forward"
+    if predicted.direction == "backward":
+        how = (
+            "Predicted by one backward pass on one noise input in which every coefficient is squared: exact on average where "
+            "the weights are independent with zero mean, as before training. Gates, masks and routes are those of the noise. "
+        )
+    else:
+        how = (
+            "Predicted by one forward pass that carries the mean and the variance of every entry, the variance with squared "
+            "weights: exact on average where the weights are independent with zero mean, as before training. "
+        )
     return [
         plain(
-            f"Predicted by one {way} pass on one noise input in which every coefficient is squared: exact on average where the "
-            "weights are independent with zero mean, as before training. Gates, masks and routes are those of the noise. "
-            "Imbalance is the variation of the energy over the T x T pixel positions, relative to their neighbourhood; 0 is even."
-        ),
+            f"{how}Imbalance is the variation of the energy over the T x T pixel positions, relative to their neighbourhood; 0 "
+            "is even."
+        )
     ]
 
 
