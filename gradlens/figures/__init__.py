@@ -18,7 +18,7 @@ from gradlens.figures.overlap import (
     draw_response,
     draw_tail,
 )
-from gradlens.figures.prediction import Card, Unevenness, draw_path, draw_unevenness
+from gradlens.figures.prediction import Card, Unevenness, draw_agreement, draw_path, draw_unevenness
 from gradlens.figures.spectrum import draw_profile, draw_spectral_difference, draw_spectrum
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Card",
     "Unevenness",
     "add_scale",
+    "draw_agreement",
     "draw_classes",
     "draw_contrasts",
     "draw_frame",

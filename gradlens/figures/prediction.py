@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES
 
@@ -122,3 +123,36 @@ def _draw_board(ax: Axes, x: float, y: float, coverage: np.ndarray) -> None:
         if taps == 0 and max(rows, columns) <= 4:
             centre = (corner[0] + width / 2, corner[1] + height / 2)
             ax.plot(*centre, "x", color=FAINT, markersize=2.5, markeredgewidth=0.6)
+
+
+def draw_agreement(
+    ax: Axes, points: Mapping[str, tuple[np.ndarray, np.ndarray]], *, low: float, high: float, title: str
+) -> Axes:
+    """Predicted over measured values on two logarithmic axes; the band is max(0.10, 15 %) wide on either side.
+
+    Args:
+        points: by label, measured and predicted `[n]`; what is below `low` is drawn at it.
+    """
+    line = np.geomspace(low, high, 200)
+    allowed = np.maximum(0.10, 0.15 * line)
+    ax.fill_between(line, (line - allowed).clip(low), line + allowed, color=FAINT, alpha=0.2, linewidth=0)
+    ax.plot(line, line, color=FAINT, linewidth=0.8)
+    for number, (label, (measured, predicted)) in enumerate(points.items()):
+        ax.scatter(
+            measured.clip(low), predicted.clip(low), s=9, facecolors="none", edgecolors=SERIES[number % len(SERIES)],
+            linewidths=0.7, label=label,
+        )  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(0.93 * low, high)
+    ax.set_ylim(0.93 * low, high)
+    ticks = [t for t in (0.01, 0.03, 0.1, 0.3, 1, 3, 10) if low <= t <= high]
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(FixedFormatter([f"{t:g}" for t in ticks]))
+        axis.set_minor_locator(NullLocator())
+    ax.set_aspect("equal")
+    ax.set_xlabel("measured imbalance")
+    ax.set_ylabel("predicted imbalance")
+    ax.set_title(title)
+    return ax
