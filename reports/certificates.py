@@ -106,7 +106,7 @@ def first_page(run: Certificates) -> Drawn:
     blocks: list[Block] = [
         answer(
             f"Of {len(cures)} layers that are said to be free of checkerboards {len(passed)} are, by weights and by "
-            f"measurement. {_sentence(broken)} Of {len(networks)} trained networks that enlarge {len(failed)} can write a "
+            f"measurement.{_sentence(broken)} Of {len(networks)} trained networks that enlarge {len(failed)} can write a "
             "checkerboard."
         ),
         paragraph(
@@ -141,8 +141,9 @@ def first_page(run: Certificates) -> Drawn:
 
 def _sentence(broken: Sequence[str]) -> str:
     if not broken:
-        return "None is not."
-    return f"{' and '.join(f'\u201c{name}\u201d' for name in broken)} {'is' if len(broken) == 1 else 'are'} not."
+        return ""
+    names = " and ".join(f"\u201c{name}\u201d" for name in broken)
+    return f" {names} {'is' if len(broken) == 1 else 'are'} not."
 
 
 @figures.styled

@@ -108,7 +108,7 @@ def _sampled(
         chance = _balanced_means(draws, generator)
         for period in periods:
             value = (unevenness(draws.mean(0), strides, period) / unit).amax().item()
-            floor = max((unevenness(mean, strides, period) / unit).amax().item() for mean in chance)
+            floor = max((unevenness(null, strides, period) / unit).amax().item() for null in chance)
             verdict = judged(value, floor, tolerance) if energy.any() else "vacuous"
             rows.append(Row(statement, "measurement", "", period, level, value, floor, verdict))
     return rows

@@ -1,6 +1,7 @@
 """`certify`: the statements that apply to a module, measured and read, and what to say about them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf, isfinite, nan, prod
 from typing import get_args
 
@@ -74,10 +75,9 @@ def certify(
     _check(module, direction, levels, tolerance)
     with undisturbed(module):
         specimen = in_float64(module)
-        rows = _rows(specimen, size, direction, levels, tolerance, seed)
-        larger = (
-            _decidable(specimen, size, direction, levels, tolerance, seed) if overall(rows) == "not decidable" else None
-        )
+        ask = partial(_rows, specimen, direction=direction, tolerance=tolerance, seed=seed)
+        rows = ask(size, levels)
+        larger = _decidable(ask, size, levels) if overall(rows) == "not decidable" else None
     name = type(module).__name__
     return certificate(direction, rows, words(name, direction, rows, size, larger))
 
@@ -96,8 +96,9 @@ def _check(module: nn.Module, direction: str, levels: Sequence[float], tolerance
 def _rows(
     specimen: nn.Module,
     size: tuple[int, ...],
-    direction: Direction,
     levels: Sequence[float],
+    *,
+    direction: Direction,
     tolerance: float,
     seed: int,
 ) -> list[Row]:
@@ -116,12 +117,7 @@ def _rows(
 
 
 def _decidable(
-    specimen: nn.Module,
-    size: tuple[int, ...],
-    direction: Direction,
-    levels: Sequence[float],
-    tolerance: float,
-    seed: int,
+    ask: Callable[[tuple[int, ...], Sequence[float]], list[Row]], size: tuple[int, ...], levels: Sequence[float]
 ) -> tuple[int, ...] | None:
     """An input size, two to eight times as large, at which a verdict is found."""
     for factor in (2, 4, 8):
@@ -129,7 +125,7 @@ def _decidable(
         if prod(larger) > LARGEST:
             return None
         try:
-            rows = _rows(specimen, larger, direction, levels[:1], tolerance, seed)
+            rows = ask(larger, levels[:1])
         except ValueError:  # it does not run there
             continue
         if overall(rows) != "not decidable":

@@ -31,7 +31,7 @@ class Row:
     verdict: Verdict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """Whether a module can write a lattice, with the evidence.
 

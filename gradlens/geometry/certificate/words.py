@@ -48,7 +48,7 @@ def _fails(name: str, direction: Direction, rows: Sequence[Row]) -> tuple[str, s
         return (
             f"{name} holds at level {_listed(good) or 'none'} and fails at {_listed(failed)} by up to {percent(worst)}: {what} "
             "where a non-linear layer changes what the phases see (eq. 10)",
-            _remedy(direction, periods),
+            _remedy(direction),
         )
     if direction == "backward" and bad == ["energy"]:
         return (
@@ -56,16 +56,13 @@ def _fails(name: str, direction: Direction, rows: Sequence[Row]) -> tuple[str, s
             "blur or hold before the stride with a kernel whose phases have one energy, or pool averages",
         )
     equation = {"filters": " (eq. 8)", "response": " (eq. 7)"}.get(bad[0], "")
-    return f"{name} fails: {what}, phases differ by up to {percent(worst)}{equation}", _remedy(direction, periods)
+    return f"{name} fails: {what}, phases differ by up to {percent(worst)}{equation}", _remedy(direction)
 
 
-def _remedy(direction: Direction, periods: Sequence[int]) -> str:
+def _remedy(direction: Direction) -> str:
     if direction == "forward":
-        return (
-            f"a zero-order hold of {max(periods)} px behind the layer that enlarges, or a resize followed by a convolution "
-            "in its place"
-        )
-    return "a blur or a zero-order hold before the layer that strides, or averages in place of a max-pool"
+        return "put a zero-order hold as long as its stride behind each layer that enlarges, or resize and convolve instead"
+    return "put a blur or a zero-order hold before each layer that strides, or an average in place of a max-pool"
 
 
 def _passes(name: str, direction: Direction, rows: Sequence[Row]) -> str:
