@@ -230,7 +230,7 @@ class ShortTimes:
             nothing = like.new_full((count,), float("nan"))
             return LatticeTest(nothing, nothing.clone(), ())
         parts = self._parts[_key(ready)]
-        spectrum = ShortTime(torch.cat([p.power for p in parts]), torch.cat([p.pseudo for p in parts]), parts[0].grid)
+        spectrum = ShortTime(torch.cat([p.power for p in parts]), torch.cat([p.parts for p in parts]), parts[0].grid)
         channels = shape[0] if ready.kind == "signed" else 1
         return LatticeTest(*_p_value(spectrum, ready, shape[1:], channels), ready.lengths)
 
@@ -279,7 +279,7 @@ def _excesses(spectrum: ShortTime, ready: Plan) -> list[tuple[Tensor, Tensor]]:
     log_power = log_power - trend
     parts = []
     if ready.needs_pseudo:
-        parts = [((spectrum.power + s * spectrum.pseudo).clamp(min=0) + floor).log() - trend for s in (1, -1)]
+        parts = [(2 * part + floor).log() - trend for part in spectrum.parts.unbind(-1)]
     return [group.excesses(log_power, parts) for group in ready.groups]
 
 
