@@ -43,11 +43,18 @@ def check_kind(kind: str) -> None:
 
 
 class Views:
-    """A batch of signals at unit scale, its energy and its envelopes, each made once and when it is asked for."""
+    """A batch of signals at unit scale, its energy and its envelopes, each made once and when it is asked for.
 
-    def __init__(self, x: Tensor) -> None:
+    Args:
+        x: in float64.
+        precision: of the transforms, as `precision_of` the data.
+    """
+
+    def __init__(self, x: Tensor, precision: torch.dtype = torch.float64) -> None:
         self.signal = unit_scale(x)
+        self.precision = precision
         self._envelopes: dict[tuple[int, ...], Tensor] = {}
+        self._rounded: dict[tuple[int, ...], Tensor] = {}
 
     @cached_property
     def energy(self) -> Tensor:
@@ -62,6 +69,13 @@ class Views:
         if sides not in self._envelopes:
             self._envelopes[sides] = envelope(self.energy, sides)
         return self._envelopes[sides]
+
+    def rounded(self, kind: Kind, periods: tuple[int, ...]) -> Tensor:
+        """The same, to be transformed."""
+        sides = () if kind == "signed" else tuple(map(neighbourhood, periods))
+        if sides not in self._rounded:
+            self._rounded[sides] = self.seen(kind, periods).to(self.precision)
+        return self._rounded[sides]
 
 
 def _moving_mean(x: Tensor, axis: int, side: int) -> Tensor:

@@ -77,32 +77,39 @@ class ShortTime:
 
 
 def short_time(x: Tensor, lengths: tuple[int, ...], *, pseudo: bool, by_window: bool = False) -> ShortTime:
-    """The short-time spectrum of a float64 signal on Hann windows of `lengths`; work is bounded, whatever N is.
+    """The short-time spectrum of a signal on Hann windows of `lengths`; work is bounded, whatever N is.
 
-    The mean of a window is taken out; a constant signal has exactly no power.
+    Each window is transformed in the precision of `x` and the powers are summed in float64. The mean of a window is taken
+    out first, so that a bright picture loses no digits; a constant signal has exactly no power.
     """
     starts = window_starts(tuple(x.shape[2:]), lengths)
     grid = tuple(map(len, starts))
     most = WINDOWED_VALUES[x.device.type == "cpu"]
     images = max(1, most // (x.shape[1] * prod(grid) * prod(lengths)))
     shape = (prod(grid), half_bins(lengths), 2) if by_window else (half_bins(lengths), 2)
-    found = [x.new_zeros(0, *shape)]
+    found = [x.new_zeros(0, *shape, dtype=torch.float64)]
     for part in x.split(images) if len(x) else ():  # not every FFT takes an empty batch
         strips = [(part, starts)] if by_window else _strips(part, lengths, starts, most)
         sums = (
-            _cut(lengths, tuple(map(tuple, own)), x.device, pseudo).sums(strip, by_window=by_window)
+            _cut(lengths, tuple(map(tuple, own)), x.device, x.dtype, pseudo).sums(strip, by_window=by_window)
             for strip, own in strips
         )
-        found.append(sum(sums, x.new_zeros(len(part), *shape)))
+        found.append(sum(sums, found[0].new_zeros(len(part), *shape)))
     parts = torch.cat(found) / (1 if by_window else prod(grid))
     return ShortTime(parts.sum(-1), parts if pseudo else parts[..., :0], grid)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _cut(lengths: tuple[int, ...], starts: tuple[tuple[int, ...], ...], device: torch.device, pseudo: bool) -> "_Cut":
+def _cut(
+    lengths: tuple[int, ...],
+    starts: tuple[tuple[int, ...], ...],
+    device: torch.device,
+    precision: torch.dtype,
+    pseudo: bool,
+) -> "_Cut":
     """A cut, kept: batches of a stream and strips of an image share it."""
-    return _Cut(lengths, [list(own) for own in starts], device, pseudo=pseudo)
+    return _Cut(lengths, [list(own) for own in starts], device, precision, pseudo=pseudo)
 
 
 def _strips(
@@ -119,23 +126,34 @@ class _Cut:
     """How signals, or strips of them, are cut into Hann windows from `starts` on, and what is summed of their spectra."""
 
     def __init__(
-        self, lengths: tuple[int, ...], starts: list[list[int]], device: torch.device, *, pseudo: bool
+        self,
+        lengths: tuple[int, ...],
+        starts: list[list[int]],
+        device: torch.device,
+        precision: torch.dtype,
+        *,
+        pseudo: bool,
     ) -> None:
         self.lengths = lengths
         self.starts = [[begin - own[0] for begin in own] for own in starts]
         self.dimensions = len(lengths)
-        self.taper = _taper(lengths, device, "hann")
-        self.turn = _position_phase(lengths, starts, device) if pseudo else None
+        self.taper = _taper(lengths, device, "hann").to(precision)
+        turn = _position_phase(lengths, starts, device) if pseudo else None
+        self.turn = None if turn is None else turn.to(precision.to_complex())
 
     def sums(self, x: Tensor, *, by_window: bool) -> Tensor:
         """Sums over channels and windows `[n B 2]`, or over channels `[n W B 2]`, of the squared real and imaginary parts."""
         axes = tuple(range(-self.dimensions, 0))
-        windows = centred(_windows(x, self.lengths, self.starts), axes).mul_(self.taper)  # [n C *grid *L]
-        spectrum = torch.fft.rfftn(windows, dim=axes)
+        windows = _windows(x, self.lengths, self.starts)  # [n C *grid *L]
+        windows = windows.clone(memory_format=torch.contiguous_format)  # a view of overlaps would keep its strides
+        spectrum = torch.fft.rfftn(centred(windows, axes).mul_(self.taper), dim=axes)
         spectrum = spectrum.flatten(2 + self.dimensions).flatten(2, 1 + self.dimensions)  # [n C W B]
         if self.turn is not None:
             spectrum = spectrum * self.turn
-        return torch.view_as_real(spectrum).square_().sum((1,) if by_window else (1, 2))
+        values = torch.view_as_real(spectrum)
+        if by_window:  # one window may be so far below the whole that its square is too small for float32
+            return values.double().square_().sum(1)
+        return values.square_().sum((1, 2)).double()
 
 
 def whole_spectrum(power: Tensor, lengths: tuple[int, ...]) -> Tensor:

@@ -55,6 +55,11 @@ def in_float64(x: Tensor) -> Tensor:
     return x.double()
 
 
+def precision_of(x: Tensor) -> torch.dtype:
+    """What `x` is transformed in, window by window: float32 if it holds no more than that, else float64."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def unit_scale(x: Tensor) -> Tensor:
     """`x` with each image multiplied by the power of two that brings its largest magnitude into [0.5, 1)."""
     if x.shape[0] == 0:
@@ -71,7 +76,7 @@ def centred(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     for axis in axes:
         first = first.narrow(axis, 0, 1)
     x = x - first
-    return x - x.mean(axes, keepdim=True)
+    return x.sub_(x.mean(axes, keepdim=True))
 
 
 def at_home(value: Tensor, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from gradlens.spectra.covariance import stretch
 from gradlens.spectra.envelope import Kind, Views, check_kind, neighbourhood
 from gradlens.spectra.grid import Plan, plan, window_lengths
 from gradlens.spectra.power import ShortTime, short_time
-from gradlens.spectra.signal import Period, as_signal, at_home, periods_of, whole
+from gradlens.spectra.signal import Period, as_signal, at_home, periods_of, precision_of, whole
 
 Key = TypeVar("Key")
 
@@ -172,7 +172,9 @@ def lattice_lines(x: Tensor, period: Period, *, kind: Kind = "signed", window: i
     ready = prepare(signal, period, kind, window)
     if ready is None:
         return at_home(lines, x)
-    spectrum = short_time(Views(signal).seen(kind, periods), ready.lengths, pseudo=ready.needs_pseudo)
+    spectrum = short_time(
+        Views(signal, precision_of(x)).rounded(kind, periods), ready.lengths, pseudo=ready.needs_pseudo
+    )
     for group, (excess, null) in zip(ready.groups, _excesses(spectrum, ready), strict=True):
         for column, k in enumerate(group.harmonics):
             value = DB * (excess[:, column] - null.mean(-1))
@@ -188,7 +190,7 @@ def _tests(
     signal = as_signal(x.detach() if isinstance(x, Tensor) else x)
     plans = {key: prepare(signal, period, kind, window, also) for key, (period, also) in wanted.items()}
     spectra = ShortTimes(plans.values())
-    spectra.add(Views(signal))
+    spectra.add(Views(signal, precision_of(x)))
     shape = tuple(signal.shape[1:])
     tests = {key: spectra.test(ready, len(signal), shape, signal) for key, ready in plans.items()}
     return {
@@ -218,7 +220,7 @@ class ShortTimes:
     def add(self, views: Views) -> None:
         """Transform the next images."""
         for key, (kind, periods, pseudo) in self._needs.items():
-            self._parts[key].append(short_time(views.seen(kind, periods), key[0], pseudo=pseudo))
+            self._parts[key].append(short_time(views.rounded(kind, periods), key[0], pseudo=pseudo))
 
     def power(self, lengths: tuple[int, ...]) -> Tensor:
         """The mean power in the half spectrum `[N B]` of the signals so far, on windows of `lengths`."""
@@ -259,7 +261,10 @@ def _over_harmonics(
         shape = (len(signal), 1) if by_window else (len(signal),)
         return at_home(signal.new_full(shape, float("nan")), x), (1,) * len(periods)
     spectrum = short_time(
-        Views(signal).seen(kind, periods), ready.lengths, pseudo=ready.needs_pseudo, by_window=by_window
+        Views(signal, precision_of(x)).rounded(kind, periods),
+        ready.lengths,
+        pseudo=ready.needs_pseudo,
+        by_window=by_window,
     )
     contrast = spectrum.power.new_zeros(())
     for excess, null in _excesses(spectrum, ready):

@@ -16,7 +16,7 @@ from gradlens.spectra.lattice import lattice_share_floor, lattice_shares
 from gradlens.spectra.phases import mean_energy, relative_energy, unbiased_square
 from gradlens.spectra.power import whole_spectrum
 from gradlens.spectra.radial import over_rings
-from gradlens.spectra.signal import check_shape, holds_two, in_float64, periods_of, signed_root
+from gradlens.spectra.signal import check_shape, holds_two, in_float64, periods_of, precision_of, signed_root
 from gradlens.spectra.significance import ShortTimes, prepare
 
 KINDS: tuple[Kind, ...] = ("signed", "envelope")
@@ -131,7 +131,7 @@ class LatticeStream:
             finite.append(torch.stack(part.flatten(1).aminmax(dim=1)).isfinite().all(0))
             if part.device.type != "cpu" or not finite[-1].all():  # elsewhere to ask is to wait
                 part = torch.where(finite[-1].view(-1, *[1] * (1 + axes)), part, 0.0)
-            views = Views(part)
+            views = Views(part, precision_of(x))
             spectra.add(views)
             levels.append(self._measure(views, every, finite[-1]))
         whole = torch.cat(finite)
