@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradlens.spectra.covariance import stretch
 from gradlens.spectra.envelope import Kind, Views, check_kind, neighbourhood
-from gradlens.spectra.grid import Plan, plan, window_lengths
+from gradlens.spectra.grid import Plan, plan, sparse, window_lengths
 from gradlens.spectra.power import ShortTime, short_time
 from gradlens.spectra.signal import Period, as_signal, at_home, periods_of, precision_of, whole
 
@@ -28,7 +28,6 @@ DB = 10 / torch.log(torch.tensor(10.0, dtype=torch.float64)).item()
 FLOOR = 1e-12  # of the mean power: a bin below it counts as this
 DRAWS = 4000
 POOL = 600  # null bins that are drawn from
-GATHERED = 128  # values of a draw over all images that are gathered; more are cheaper to multiply out
 SLACK = 1e-9  # in log power: a difference that is rounding reaches the contrast
 LEAST_NULL = 30  # null bins in all: white noise is rejected 5 % of the time at 0.01 with 15, 2 % with 30
 
@@ -313,27 +312,12 @@ def _p_value(spectrum: ShortTime, ready: Plan, extent: tuple[int, ...], channels
 
 def _drawn(null: Tensor, n: int, seed: int) -> Tensor:
     """Sums of n values drawn from each row of `null` `[N M]` with replacement: `[N draws]`."""
-    if n * len(null) <= GATHERED:
-        return null[:, _draws(n, null.shape[-1], seed, null.device)].sum(-1)
-    return null @ _draw_counts(n, null.shape[-1], seed, null.device).to(null.dtype).T
+    return (_draws(n, null.shape[-1], seed, null.device) @ null.T.contiguous()).T
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _draws(n: int, size: int, seed: int, device: torch.device) -> Tensor:
-    """`_drawn_index` on a device, kept."""
-    return _drawn_index(n, size, seed).to(device)
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
-def _draw_counts(n: int, size: int, seed: int, device: torch.device) -> Tensor:
-    """How often each null value is in each of the draws: `[draws size]`, int16."""
-    index = _drawn_index(n, size, seed)
-    counts = torch.zeros(DRAWS, size, dtype=torch.int16)
-    return counts.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int16)).to(device)
-
-
-def _drawn_index(n: int, size: int, seed: int) -> Tensor:
-    """Which of `size` null values are in each of the draws of n with replacement: `[draws n]`."""
-    return torch.randint(size, (DRAWS, n), generator=torch.Generator().manual_seed(seed))
+    """How often each of `size` null values is in each of the draws of n with replacement: sparse `[draws size]`."""
+    index = torch.randint(size, (DRAWS, n), generator=torch.Generator().manual_seed(seed))
+    return sparse(torch.arange(DRAWS)[:, None].expand_as(index), index, torch.ones(index.shape), (DRAWS, size), device)
