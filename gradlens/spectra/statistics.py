@@ -16,7 +16,7 @@ from gradlens.spectra.lattice import lattice_share_floor, lattice_shares
 from gradlens.spectra.phases import mean_energy, relative_energy, unbiased_square
 from gradlens.spectra.power import whole_spectrum
 from gradlens.spectra.radial import over_rings
-from gradlens.spectra.signal import check_shape, holds_two, in_float64, periods_of, precision_of, signed_root
+from gradlens.spectra.signal import check_shape, holds_two, in_float64, is_finite, periods_of, precision_of, signed_root
 from gradlens.spectra.significance import ShortTimes, prepare
 
 KINDS: tuple[Kind, ...] = ("signed", "envelope")
@@ -128,7 +128,7 @@ class LatticeStream:
         finite, levels = [], []
         for part in x.detach().split(max(1, VALUES_AT_ONCE[x.device.type == "cpu"] // prod(shape))):
             part = in_float64(part.contiguous())  # gradients of a channels-last network are not
-            finite.append(torch.stack(part.flatten(1).aminmax(dim=1)).isfinite().all(0))
+            finite.append(is_finite(part))
             if part.device.type != "cpu" or not finite[-1].all():  # elsewhere to ask is to wait
                 part = torch.where(finite[-1].view(-1, *[1] * (1 + axes)), part, 0.0)
             views = Views(part, precision_of(x))
