@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradlens.spectra.envelope import Kind, Views, neighbourhood
 from gradlens.spectra.lattice import lattice_share_floor, lattice_shares
-from gradlens.spectra.phases import mean_energy, relative_energy, unbiased_square
+from gradlens.spectra.phases import departures, mean_energy, unbiased_square
 from gradlens.spectra.power import whole_spectrum
 from gradlens.spectra.radial import over_rings
 from gradlens.spectra.signal import check_shape, holds_two, in_float64, is_finite, periods_of, precision_of, signed_root
@@ -162,9 +162,9 @@ class LatticeStream:
             for period in every:
                 self._keep("share", (kind, period), shares[period], finite)
         for period, size in every.items():
-            relative, weight = relative_energy(views.energy, size)
-            self._keep("imbalance", period, signed_root(unbiased_square(relative, weight)), finite)
-            self._group(period, mean_energy(relative, weight), finite)
+            departure, held = departures(views.energy, size)
+            self._keep("imbalance", period, signed_root(unbiased_square(departure, held)), finite)
+            self._group(period, mean_energy(departure, held), finite)
         level = views.energy.flatten(1).mean(1).clamp(min=torch.finfo(torch.float64).tiny)
         if tuple(views.signal.shape[1:]) == self._first:
             self._add(
