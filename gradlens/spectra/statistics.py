@@ -157,7 +157,7 @@ class LatticeStream:
                 groups.setdefault(() if kind == "signed" else tuple(map(neighbourhood, size)), []).append(period)
             shares: dict[int, Tensor] = {}
             for group in groups.values():
-                seen = views.seen(kind, every[group[0]])
+                seen = views.seen(kind, every[group[0]]).double()
                 shares |= dict(zip(group, lattice_shares(seen, [every[p] for p in group]), strict=True))
             for period in every:
                 self._keep("share", (kind, period), shares[period], finite)
