@@ -187,7 +187,9 @@ def sparse(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int], d
     matrix = torch.sparse_coo_tensor(at, value.double().flatten(), shape, check_invariants=False).coalesce()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return matrix.to_sparse_csr().to(device)
+        by_row = matrix.to_sparse_csr()
+        rows, columns = by_row.crow_indices().int(), by_row.col_indices().int()  # of int64 each product makes int32
+        return torch.sparse_csr_tensor(rows, columns, by_row.values(), shape, check_invariants=False).to(device)
 
 
 @dataclass(frozen=True, eq=False)

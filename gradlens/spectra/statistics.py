@@ -23,7 +23,7 @@ KINDS: tuple[Kind, ...] = ("signed", "envelope")
 SPECTRUM_SIDE = 128
 LEAST_ROOM = 1024  # numbers of images that are kept in one piece
 GROUPS = 256  # of images whose phase energies are kept apart
-VALUES_AT_ONCE = (1 << 26, 1 << 20)  # elsewhere, and on a CPU, whose caches hold 8 MiB
+VALUES_AT_ONCE = (1 << 26, 1 << 19)  # elsewhere, and on a CPU, whose caches hold 4 MiB
 
 
 @dataclass(frozen=True)
