@@ -1,7 +1,9 @@
 """What every measure does first: check its tensor, bring it to float64 and to unit scale.
 
 A signal is `[N C *spatial]` with one, two or three spatial axes. Each image is scaled by a power of two, which is
-exact, so that squares neither overflow nor vanish: all the measures are free of scale.
+exact, so that squares neither overflow nor vanish: all the measures are free of scale. Sums are in float64. Windows are
+transformed, and envelopes made, in float32 if the data hold no more (`precision_of`): of noise, photographs and gradients
+that moves a contrast by 1e-6 dB, of very smooth pictures as much as their own rounding to float32 does.
 """
 
 import warnings
