@@ -85,14 +85,13 @@ def run(config: Config) -> Results:
 def _cell(config: Config, name: str, side: str) -> dict[str, Any]:
     """What is kept of a network, or is made and kept now; a network that fails keeps the reason."""
     path = config.cells / f"{name}.{side}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    try:
-        cell = SIDES[side](name, config)
-    except Exception as error:  # each network fails in its own way; the table tells it
-        cell = {"error": f"{type(error).__name__}: {first_line(error)}"}
-    write_whole(path, json.dumps(cell).encode())
-    return cell
+    if not path.is_file():
+        try:
+            cell = SIDES[side](name, config)
+        except Exception as error:  # each network fails in its own way; the table tells it
+            cell = {"error": f"{type(error).__name__}: {first_line(error)}"}
+        write_whole(path, json.dumps(cell).encode())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def measured(name: str, config: Config) -> dict[str, Any]:
@@ -181,9 +180,12 @@ def _energies(
     for start in range(0, IMAGES, config.batch_size):
         images = torch.randn(min(config.batch_size, IMAGES - start), *size, generator=generator)
         gradient = input_gradient(network, images.to(config.device), score=score).double().cpu()
-        if not gradient.isfinite().all():
+        peak = gradient.abs().amax((1, 2, 3), keepdim=True)
+        if not peak.isfinite().all():
             raise ValueError("the gradient holds NaN or infinity")
-        gradient /= gradient.abs().amax((1, 2, 3), keepdim=True)
+        if not peak.all():
+            raise ValueError("no gradient reaches the image, as where a head starts at zero")
+        gradient /= peak
         energy = gradient.square().sum(1)
         found.append(energy / energy.mean((1, 2), keepdim=True))
     return torch.cat(found)
@@ -254,6 +256,18 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             | {"scatter over seeds": part["scatter"].median(), "undefined": int(off.isna().sum())}
         )
     return pd.DataFrame(rows)
+
+
+def between(table: pd.DataFrame) -> float:
+    """The share of cells whose largest logit's imbalance lies, give or take what is allowed, between both predictions.
+
+    The prediction for the largest logit supposes that all images share it; where they share it in part, the truth is between.
+    """
+    found = differences(table).set_index(["model", "period", "region", "score"])
+    top, random = (found.xs(score, level="score") for score in ("top", "random"))
+    low = np.minimum(top["predicted"], random["predicted"]) - top["allowed"]
+    high = np.maximum(top["predicted"], random["predicted"]) + top["allowed"]
+    return float(((top["measured"] >= low) & (top["measured"] <= high)).mean())
 
 
 def main() -> None:
