@@ -159,20 +159,23 @@ def _repeat_interleave(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [replace(flow, layout=at.reshaped(layout, tuple(seen.outputs[0].shape)))]
 
 
+def basic_index(index: Any, count: int) -> list[Any] | None:
+    """One number or slice for each of `count` dimensions, and None for each new one; None if a tensor is an index."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    if any(isinstance(i, bool) or not (i is None or i is Ellipsis or isinstance(i, int | slice)) for i in items):
+        return None
+    missing = [slice(None)] * (count - sum(i is not None and i is not Ellipsis for i in items))
+    where = items.index(Ellipsis) if Ellipsis in items else len(items)
+    return [*items[:where], *missing, *items[where + 1 :]]
+
+
 def _index(tracer: "Tracer", seen: Seen) -> list[Flow]:
     """`x[...]` with numbers, slices, None and Ellipsis; an index by a tensor loses that dimension."""
     flow = tracer.flow(seen.args[0])
-    if flow is None:
+    items = basic_index(seen.args[1], len(flow.layout.dims)) if flow is not None else None
+    if flow is None or items is None:
         return _default(tracer, seen)
-    items = list(seen.args[1]) if isinstance(seen.args[1], tuple) else [seen.args[1]]
-    layout, count = flow.layout, len(flow.layout.dims)
-    if any(not (i is None or i is Ellipsis or isinstance(i, int | slice)) or isinstance(i, bool) for i in items):
-        return _default(tracer, seen)
-    used = sum(i is not None and i is not Ellipsis for i in items)
-    if Ellipsis in items:
-        where = items.index(Ellipsis)
-        items[where : where + 1] = [slice(None)] * (count - used)
-    place = 0
+    layout, place = flow.layout, 0
     for item in items:
         if item is None:
             layout, place = at.inserted(layout, place), place + 1
@@ -268,7 +271,7 @@ def _matmul(tracer: "Tracer", seen: Seen) -> list[Flow]:
         return _default(tracer, seen)
     if right is None:
         return [_mixed(tracer, left, shape[-1])]
-    batch_and_rows = at.with_dim(left.layout, len(shape) - 1, at.plain([shape[-1]]).dims[0])
+    batch_and_rows = at.with_dim(_in_windows(left, right), len(shape) - 1, at.plain([shape[-1]]).dims[0])
     counted = {(run.axis, run.step) for dim in batch_and_rows.dims for run in dim.runs if run.axis is not None}
     columns = {(run.axis, run.step) for run in right.layout.dims[-1].runs}
     if not counted & columns and len(right.layout.dims) == len(shape):
@@ -281,8 +284,19 @@ def _attention(tracer: "Tracer", seen: Seen) -> list[Flow]:
     if flow is None:
         return _default(tracer, seen)
     flows = _flows(tracer, seen)
-    last = at.plain([seen.outputs[0].shape[-1]]).dims[0]
-    return [_combined(flows, at.with_dim(flow.layout, len(flow.layout.dims) - 1, last))]
+    value, last = tracer.flow(seen.argument(2, "value")), at.plain([seen.outputs[0].shape[-1]]).dims[0]
+    rows = flow.layout if value is None else _in_windows(flow, value)
+    return [_combined(flows, at.with_dim(rows, len(rows.dims) - 1, last))]
+
+
+def _in_windows(left: Flow, right: Flow) -> Layout:
+    """The layout of `left`, whose batches are the windows of `right` where it has none: queries shared by all windows."""
+    layout = left.layout
+    if len(right.layout.dims) == len(layout.dims):
+        for place, dim in enumerate(right.layout.dims[:-2]):
+            if dim.axes and not layout.dims[place].axes and dim.size == layout.dims[place].size:
+                layout = at.with_dim(layout, place, dim)
+    return layout
 
 
 def _einsum(tracer: "Tracer", seen: Seen) -> list[Flow]:
