@@ -1,10 +1,10 @@
 """What does measuring cost? Gradients with their statistics, and the metrics alone, each beside its peer in one process.
 
-On any device: `collect` against the bare autograd loop of the same network and batches, and the metrics of a batch
-against one backward pass of a ResNet-18 through it. On a GPU also `collect` of the compiled network in bfloat16 against
-captum's `Saliency` in float32. Weights are random. The two sides alternate, and so does which goes first; a pair gives a
-ratio, of which the median and the quartiles are told: other work on the machine slows both. Run:
-`python -m analyses.speed`, on a GPU `python -m analyses.speed --device cuda`.
+On any device: `collect` against the bare autograd loop of the same network and batches, the metrics of a batch against one
+backward pass of a ResNet-18 through it, and `energy_map` against one backward pass of one image. On a GPU also `collect`
+of the compiled network in bfloat16 against captum's `Saliency` in float32. Weights are random. The two sides alternate, and
+so does which goes first; a pair gives a ratio, of which the median and the quartiles are told: other work on the machine
+slows both. Run: `python -m analyses.speed`, on a GPU `python -m analyses.speed --device cuda`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gradlens.console import application, progress, say
 from gradlens.console import run as run_command
+from gradlens.geometry import energy_map
 from gradlens.gradients import collect
 from gradlens.models import Model, classifier
 from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder
@@ -107,6 +108,17 @@ def _cases(config: Config, device: torch.device) -> Iterator[Case]:
         config.large_batch,
         bar=0.25,
     )
+    for name in config.networks:
+        model, size = _network(name, config, device), (3, config.side, config.side)
+        yield Case(
+            f"{name}, {config.side} px, batch 1",
+            "energy_map",
+            lambda model=model, size=size: lambda: energy_map(model.network, size),
+            "backward pass",
+            lambda model=model: _backward(model, images[:1]),
+            1,
+            bar=3.0,
+        )
     for name in config.on_gpu if device.type == "cuda" else ():
         large = _images(config, config.large_batch)
         model = _network(name, config, device)

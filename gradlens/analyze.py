@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from gradlens.gradients import GradientStatistics
     from gradlens.models import Model
+    from gradlens.predict import Prediction
 
 PURPOSE = "How much of a network's input gradient is checkerboard: a table, figures and a PDF."
 Method = Literal["gradient", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop", "occlusion"]
@@ -136,14 +137,19 @@ def measure_models(config: Config) -> Results:
             if statistics is None or (index and len(statistics.names) < len(names)):
                 break  # what is half measured cannot be held against what is whole
             names = statistics.names
+            foreseen = _foreseen(model, periods) if config.method == "gradient" else None
             tables.append(_tables(statistics, info.name, subject))
             arrays |= {f"{index}/{k}": v for k, v in _arrays(statistics, periods, config.window).items()}
+            if foreseen is not None:
+                tables.append(pd.DataFrame(foreseen.rows))
+                arrays |= {f"{index}/{k}": v for k, v in foreseen.arrays.items()}
             windows = {str(period): list(statistics.gradient.window[period]) for period in periods}
             entries.append(
                 asdict(info)
                 | {"stages": [asdict(stage) for stage in stages], "windows": windows}
                 | {"examples": statistics.example_names}
                 | {"skipped": statistics.skipped, "first_skipped": statistics.first_skipped}
+                | ({} if foreseen is None else {"prediction": foreseen.told})
             )
     if not tables:
         raise KeyboardInterrupt
@@ -189,6 +195,17 @@ def _models(config: Config) -> "list[Model]":
             for model, mark in ((first, "a"), (second, "b")):
                 models.renamed(model, f"{model.info.name} {mark}")
     return [first, second]
+
+
+def _foreseen(model: "Model", periods: Sequence[int]) -> "Prediction":
+    """What the architecture of `model` says of these periods; why it says nothing, where that is so."""
+    from gradlens.predict import Prediction, predicted
+
+    try:
+        return predicted(model, "backward", periods)
+    except (ValueError, NotImplementedError) as error:
+        say(f"no prediction for {model.info.name!r}: {first_line(error)}")
+        return Prediction([], {}, {"failed": first_line(error)})
 
 
 def _stages(model: "Model", device: Any, dtype: str) -> list:

@@ -245,7 +245,7 @@ def _build(
     if preparation["input_size"] is None:
         raise ValueError(f"input_size: {name!r} does not say it; give C H W, as in --input-size 3 224 224")
     classes = getattr(network, "num_classes", None)
-    if drop_first < 0 or (isinstance(classes, int) and drop_first >= classes):
+    if drop_first < 0 or (drop_first and isinstance(classes, int) and drop_first >= classes):
         raise ValueError(f"drop_first: must leave at least one of {classes} logits, got {drop_first}")
     if state is not None:
         fill(network, state, recipe.weights)

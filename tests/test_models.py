@@ -279,6 +279,11 @@ def test_leading_logits_can_be_left_out(state: dict[str, Tensor], tmp_path: Path
     assert torch.equal(rest, whole[:, 2:])
 
 
+def test_a_network_without_a_head_is_a_network() -> None:
+    model = models.classifier("test_resnet", weights="random", model_args={"num_classes": 0})
+    assert model(torch.rand(1, *model.info.input_size)).ndim == 2  # its features
+
+
 def test_mean_std_and_input_size_can_be_given() -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
     model = models.classifier("test_resnet", weights="random", mean=mean, std=std, input_size=(3, 40, 48))

@@ -50,9 +50,10 @@ def test_holds_every_section_and_the_outline(saved: Path, text: str) -> None:
     titles = [entry.title for entry in reader.outline if not isinstance(entry, list)]
     assert titles == [
         "resnet18_half", "resnetblur18_half", "Where it is", "The spectrum", "Who gets the gradient", "On the way down",
+        "What the architecture predicted",
         "The control", "The numbers", "How far to trust p", "How it was measured",
     ]  # fmt: skip
-    assert len(SECTIONS) == 9
+    assert len(SECTIONS) == 10
     assert reader.metadata is not None
     assert reader.metadata.title == "How much of this gradient is checkerboard?"
     assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]

@@ -12,12 +12,16 @@ def test_every_case_has_its_rows() -> None:
     config = Config(("test_resnet",), side=64, batch_size=2, large_batch=2, batches=1, pairs=3)
     table = run(config).table
     assert list(table.columns) == list(COLUMNS)
-    assert list(dict.fromkeys(table["model"])) == ["test_resnet, 64 px, batch 2", "resnet18, 64 px, batch 2"]
+    assert list(dict.fromkeys(table["model"])) == [
+        "test_resnet, 64 px, batch 2", "resnet18, 64 px, batch 2", "test_resnet, 64 px, batch 1",
+    ]  # fmt: skip
     ratios = table[table["metric"] == "ratio"]
-    assert ratios["kind"].tolist() == ["collect / autograd loop", "lattice_statistics / backward pass"]
+    assert ratios["kind"].tolist() == [
+        "collect / autograd loop", "lattice_statistics / backward pass", "energy_map / backward pass",
+    ]  # fmt: skip
     assert (table.loc[table["metric"] != "bar", "n"] == 3).all()
     assert (ratios["low"] <= ratios["value"]).all() and (ratios["value"] <= ratios["high"]).all()
-    assert table.loc[table["metric"] == "bar", "value"].tolist() == [1.05, 0.25]
+    assert table.loc[table["metric"] == "bar", "value"].tolist() == [1.05, 0.25, 3.0]
 
 
 def test_sides_alternate_after_a_warming_run_and_preparation_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,15 @@ from collections.abc import Callable
 
 from cyclopts import App
 
-from gradlens.commands import analyze, ls, measure, report
+from gradlens.commands import analyze, lint, ls, measure, predict, report
 from gradlens.console import application, run
 
 COMMANDS: dict[str, Callable[[], App]] = {
     "analyze": analyze.build_app,
+    "lint": lint.build_app,
     "ls": ls.build_app,
     "measure": measure.build_app,
+    "predict": predict.build_app,
     "report": report.build_app,
 }
 

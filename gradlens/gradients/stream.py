@@ -86,7 +86,8 @@ def collect(
         stages: from `gradlens.probes.stages`; at each, the periods that are multiples of its stride are measured. Only
             the gradient passes them.
         window: as `gradlens.spectra.lattice_test`.
-        device, dtype: to run the network in; its own unless given. Statistics are in float64 whatever it is.
+        device, dtype: to run the network in; its own unless given. Statistics are in float64 whatever it is;
+            of at most float32, windows are transformed in float32.
         compile: run the network through `torch.compile`; for the gradient, without `stages`.
         channels_last: keep the channels of maps last in memory, in a copy of the network: up to a quarter faster. Networks
             that call `.view` on a map refuse it; unless given it is done for timm's, which do not.

@@ -13,6 +13,7 @@ from gradlens.report import (
     maps,
     method,
     phases,
+    prediction,
     sets_answer,
     sets_compared,
     sets_images,
@@ -30,6 +31,7 @@ from gradlens.report.sets import Sets
 from gradlens.results import Results, put_beside, write_whole
 
 SETS_TITLE = "How much of these images is checkerboard?"
+PREDICTED_TITLE = "What will be checkerboard?"
 
 Drawn = tuple[list[Block], dict[str, bytes]]
 Section = Callable[[Run], Drawn]
@@ -41,6 +43,7 @@ SECTIONS: dict[str, Section] = {
     "spectrum": spectrum.section,
     "phases": phases.section,
     "stages": stages.section,
+    "prediction": prediction.section,
     "control": control.section,
     "table": table.section,
     "calibration": calibration.section,
@@ -63,7 +66,7 @@ def write_report(folder: Path) -> Path:
     """Draw the figures and the PDF of the run in `folder` from its saved results alone; the path of the PDF.
 
     Raises:
-        ValueError: `folder` holds no run of `analyze` or `measure`.
+        ValueError: `folder` holds no run of `analyze`, `measure` or `predict`.
     """
     results = Results.read(folder)
     if "models" in results.manifest:
@@ -75,8 +78,11 @@ def write_report(folder: Path) -> Path:
         sets = Sets(results)
         parts = {name: section(sets) for name, section in SETS_SECTIONS.items()}
         title, of, listed = SETS_TITLE, sets.names, True
+    elif "predicted" in results.manifest:
+        parts = {"prediction": prediction.alone(results)}
+        title, of, listed = PREDICTED_TITLE, [results.manifest["predicted"]["name"]], False
     else:
-        raise ValueError(f"{str(folder)!r} holds no run of analyze or measure")
+        raise ValueError(f"{str(folder)!r} holds no run of analyze, measure or predict")
     return _write(folder, title, kicker(results.manifest, of), parts, listed=listed)
 
 

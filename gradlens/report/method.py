@@ -73,7 +73,7 @@ def definitions() -> list[Block]:
     return [
         paragraph(
             strong("Contrast. "),
-            "Welch periodograms (periodic Hann, half overlap, window mean removed, float64, summed over colours), from whose "
+            "Welch periodograms (periodic Hann, half overlap, window mean removed, summed over colours and windows), from whose "
             "logarithm a power law is taken and, of an envelope, the shape that its own local mean gives it. The excess of a "
             "bin is what then stands above a quadratic fitted to the ring around it; the contrast is the mean excess of the "
             "harmonics that no smaller divisor of T has, minus the mean excess of like bins away from the lattice. Resampled "

@@ -32,8 +32,7 @@ def envelope(energy: Tensor, sides: tuple[int, ...]) -> Tensor:
     local = energy
     for axis, side in enumerate(sides, start=2):
         local = _moving_mean(local, axis, side)
-    empty = local == 0
-    return torch.where(empty, 0.0, energy / torch.where(empty, 1.0, local))
+    return energy / torch.where(local == 0, 1.0, local)  # a pixel is in its own surroundings: none there, none here
 
 
 def check_kind(kind: str) -> None:
@@ -43,11 +42,18 @@ def check_kind(kind: str) -> None:
 
 
 class Views:
-    """A batch of signals at unit scale, its energy and its envelopes, each made once and when it is asked for."""
+    """A batch of signals at unit scale, its energy and its envelopes, each made once and when it is asked for.
 
-    def __init__(self, x: Tensor) -> None:
+    Args:
+        x: in float64.
+        precision: of the transforms, as `precision_of` the data.
+    """
+
+    def __init__(self, x: Tensor, precision: torch.dtype = torch.float64) -> None:
         self.signal = unit_scale(x)
+        self.precision = precision
         self._envelopes: dict[tuple[int, ...], Tensor] = {}
+        self._rounded: dict[tuple[int, ...], Tensor] = {}
 
     @cached_property
     def energy(self) -> Tensor:
@@ -55,13 +61,20 @@ class Views:
         return self.signal.square().sum(1, keepdim=True)
 
     def seen(self, kind: Kind, periods: tuple[int, ...]) -> Tensor:
-        """What a lattice is looked for in: the signal itself, or its envelope."""
+        """What a lattice is looked for in: the signal itself, or its envelope in the precision of transforms."""
         if kind == "signed":
             return self.signal
         sides = tuple(map(neighbourhood, periods))
         if sides not in self._envelopes:
-            self._envelopes[sides] = envelope(self.energy, sides)
+            self._envelopes[sides] = envelope((2.0**100 * self.energy).to(self.precision), sides)  # no square vanishes
         return self._envelopes[sides]
+
+    def rounded(self, kind: Kind, periods: tuple[int, ...]) -> Tensor:
+        """The same, to be transformed."""
+        sides = () if kind == "signed" else tuple(map(neighbourhood, periods))
+        if sides not in self._rounded:
+            self._rounded[sides] = self.seen(kind, periods).to(self.precision)
+        return self._rounded[sides]
 
 
 def _moving_mean(x: Tensor, axis: int, side: int) -> Tensor:
@@ -69,12 +82,13 @@ def _moving_mean(x: Tensor, axis: int, side: int) -> Tensor:
     extent = x.shape[axis]
     reach = side // 2
     cycle = max(2 * (extent - 1), 1)
-    index = torch.arange(-reach, extent + reach, device=x.device) % cycle
-    padded = x.index_select(axis, torch.minimum(index, cycle - index) if extent > 1 else torch.zeros_like(index))
+    index = torch.arange(-reach, reach, device=x.device)
+    index[reach:] += extent
+    before, after = x.index_select(axis, torch.minimum(index % cycle, -index % cycle)).split(reach, axis)
+    inner = _moving_sum(torch.cat([before, x, after], axis), axis, side)
     if side % 2:
-        return _moving_sum(padded, axis, side) / side
-    inner = _moving_sum(padded, axis, side)  # one place too many: half of each end
-    return (inner.narrow(axis, 0, extent) + inner.narrow(axis, 1, extent)) / (2 * side)
+        return inner / side
+    return (inner.narrow(axis, 0, extent) + inner.narrow(axis, 1, extent)).div_(2 * side)  # half of each end
 
 
 def _moving_sum(x: Tensor, axis: int, side: int) -> Tensor:

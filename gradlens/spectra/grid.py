@@ -172,20 +172,24 @@ def _group(
     device: torch.device,
 ) -> Group:
     """A group with its sparse background on `device`."""
-    bins = half_bins(lengths)
     both = (lines, null)
-    rows = torch.arange(sum(len(b.at) for b in both)).split([len(b.at) for b in both])
-    index = torch.cat(
-        [torch.stack([r[:, None].expand_as(b.ring), b.ring]).flatten(1) for r, b in zip(rows, both, strict=True)], 1
-    )
-    weight = torch.cat([b.weight.flatten() for b in both])
-    shape = (len(rows[0]) + len(rows[1]), bins)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        fit = torch.sparse_coo_tensor(index, weight, shape, check_invariants=False).coalesce().to_sparse_csr()
+    row = torch.arange(sum(len(b.at) for b in both))
+    ring, weight = (torch.cat(parts) for parts in ([b.ring for b in both], [b.weight for b in both]))
+    fit = sparse(row[:, None].expand_as(ring), ring, weight, (len(row), half_bins(lengths)), device)
     at = torch.cat([b.at for b in both]).to(device)
     planes = tuple(_planes(harmonics, lines, null, lengths, device))
-    return Group(tuple(harmonics), lines, null, real, at, fit.to(device), planes)
+    return Group(tuple(harmonics), lines, null, real, at, fit, planes)
+
+
+def sparse(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """A matrix of `shape` in float64, by rows, from entries of equal shape; those of one place are summed."""
+    at = torch.stack([row.flatten(), column.flatten()])
+    matrix = torch.sparse_coo_tensor(at, value.double().flatten(), shape, check_invariants=False).coalesce()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        by_row = matrix.to_sparse_csr()
+        rows, columns = by_row.crow_indices().int(), by_row.col_indices().int()  # of int64 each product makes int32
+        return torch.sparse_csr_tensor(rows, columns, by_row.values(), shape, check_invariants=False).to(device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradlens.spectra.envelope import Kind, Views, check_kind
 from gradlens.spectra.grid import new_harmonics
-from gradlens.spectra.signal import Period, as_signal, at_home, centred, holds_two, periods_of
+from gradlens.spectra.signal import Period, as_signal, at_home, centred, holds_two, periods_of, precision_of
 
 
 def lattice_share(x: Tensor, period: Period, *, kind: Kind = "signed", new: bool = False) -> Tensor:
@@ -49,7 +49,7 @@ def lattice_share(x: Tensor, period: Period, *, kind: Kind = "signed", new: bool
     check_kind(kind)
     if not holds_two(signal.shape[2:], periods):
         return at_home(signal.new_full((len(signal),), float("nan")), x)
-    on, total = lattice_energy(Views(signal).seen(kind, periods), periods, new=new)
+    on, total = lattice_energy(Views(signal, precision_of(x)).seen(kind, periods).double(), periods, new=new)
     empty = total == 0
     return at_home(torch.where(empty, 0.0, on / torch.where(empty, 1.0, total)), x)
 

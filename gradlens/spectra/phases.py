@@ -42,8 +42,7 @@ def phase_energy(x: Tensor, period: Period) -> Tensor:
         >>> phase_energy(x, 2).tolist()
         [[[4.0, 0.0], [0.0, 0.0]]]
     """
-    relative, weight = _relative_energy(x, period)
-    return at_home(mean_energy(relative, weight).view(len(x), *periods_of(period, x.ndim - 2)), x)
+    return at_home(mean_energy(*_departures(x, period)).view(len(x), *periods_of(period, x.ndim - 2)), x)
 
 
 def phase_imbalance(x: Tensor, period: Period, *, debias: bool = True) -> Tensor:
@@ -79,7 +78,7 @@ def phase_imbalance(x: Tensor, period: Period, *, debias: bool = True) -> Tensor
     if not debias:
         energy = phase_energy(x, period).flatten(1)
         return signed_root((energy - 1).square().mean(1))
-    return at_home(signed_root(unbiased_square(*_relative_energy(x, period))), x)
+    return at_home(signed_root(unbiased_square(*_departures(x, period))), x)
 
 
 def set_imbalance(energy: Tensor) -> Tensor:
@@ -190,51 +189,50 @@ def phase_ratio(energy: Tensor) -> Tensor:
     return mean.max() / mean.min()
 
 
-def _relative_energy(x: Tensor, period: Period) -> tuple[Tensor, Tensor]:
-    """`relative_energy` of a signal that is still to be checked."""
+def _departures(x: Tensor, period: Period) -> tuple[Tensor, Tensor]:
+    """`departures` of a signal that is still to be checked."""
     signal = as_signal(x)
-    return relative_energy(Views(signal).energy, periods_of(period, signal.ndim - 2))
+    return departures(Views(signal).energy, periods_of(period, signal.ndim - 2))
 
 
-def relative_energy(energy: Tensor, periods: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Energy of each phase relative to its neighbourhood `[N B phases]`, and 1 for each block that has energy `[N B]`.
+def departures(energy: Tensor, periods: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Energy of each phase relative to its neighbourhood, minus 1: `[N B phases]`, and how many blocks have energy `[N]`.
 
-    One block of NaN where the image, whose energy is `[N 1 *spatial]`, is too small.
+    0 in a block without energy; one block of NaN where the image, whose energy is `[N 1 *spatial]`, is too small.
     """
     extents = energy.shape[2:]
     if not holds_two(extents, periods):
         nothing = energy.new_full((len(energy), 1, prod(periods)), float("nan"))
-        return nothing, energy.new_ones(len(energy), 1)
+        return nothing, energy.new_ones(len(energy))
     blocks = energy.squeeze(1)
     for axis, (extent, p) in enumerate(zip(extents, periods, strict=True)):
         count = max(1, extent // neighbourhood(p))
         repeats = extent // p // count
         place = 1 + 2 * axis  # the axes before this one are a block and a phase each
-        blocks = blocks.narrow(place, 0, count * repeats * p).unflatten(place, (count, repeats, p)).mean(place + 1)
+        blocks = blocks.narrow(place, 0, count * repeats * p).unflatten(place, (count, repeats, p))
+        blocks = blocks.mean(place + 1) if repeats > 1 else blocks.squeeze(place + 1)
     dimensions = len(periods)
     order = [0, *range(1, 2 * dimensions, 2), *range(2, 2 * dimensions + 1, 2)]
     phases = blocks.permute(order).flatten(1, dimensions).flatten(2)  # [N B phases]
     mean = phases.mean(-1, keepdim=True)
-    held = mean > 0
-    return torch.where(held, phases / torch.where(held, mean, 1.0), 1.0), held[..., 0].to(energy)
+    held = (mean > 0).to(energy)
+    return (phases / torch.where(mean > 0, mean, 1.0)).sub_(held), held.sum((1, 2))
 
 
-def mean_energy(relative: Tensor, weight: Tensor) -> Tensor:
-    """The mean over the blocks that have energy `[N phases]`; 1 where none has."""
-    held = weight.sum(1)
-    mean = (relative * weight[..., None]).sum(1) / held.clamp(min=1)[:, None]
-    return torch.where(held[:, None] > 0, mean, 1.0)
+def mean_energy(departure: Tensor, held: Tensor) -> Tensor:
+    """The mean relative energy of the blocks that have energy `[N phases]`; 1 where none has."""
+    return 1 + departure.sum(1) / held.clamp(min=1)[:, None]
 
 
-def unbiased_square(relative: Tensor, weight: Tensor) -> Tensor:
+def unbiased_square(departure: Tensor, held: Tensor) -> Tensor:
     """The unbiased squared imbalance `[N]` of relative energies; 0 without energy, NaN for too small an image."""
-    squared = _unbiased_square((relative - 1) * weight[..., None], weight.sum(1))
-    return torch.where((weight.sum(1) == 0) & ~relative.isnan().any((1, 2)), 0.0, squared)
+    return torch.where(held == 0, 0.0, _unbiased_square(departure, held))
 
 
 def _unbiased_square(departure: Tensor, count: Tensor) -> Tensor:
     """Mean over phases of the unbiased square of the mean of `departure` `[... B phases]`; NaN if count is below 2."""
-    pairs = departure.sum(-2).square() - departure.square().sum(-2)
+    own = torch.linalg.vector_norm(departure.flatten(-2), dim=-1).square()
+    pairs = (departure.sum(-2).square().sum(-1) - own) / departure.shape[-1]
     few = count < 2
-    value = pairs.mean(-1) / torch.where(few, 1, count * (count - 1))
+    value = pairs / torch.where(few, 1, count * (count - 1))
     return torch.where(few, float("nan"), value)

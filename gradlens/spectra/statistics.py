@@ -13,17 +13,17 @@ from torch import Tensor
 
 from gradlens.spectra.envelope import Kind, Views, neighbourhood
 from gradlens.spectra.lattice import lattice_share_floor, lattice_shares
-from gradlens.spectra.phases import mean_energy, relative_energy, unbiased_square
+from gradlens.spectra.phases import departures, mean_energy, unbiased_square
 from gradlens.spectra.power import whole_spectrum
 from gradlens.spectra.radial import over_rings
-from gradlens.spectra.signal import check_shape, holds_two, in_float64, periods_of, signed_root
+from gradlens.spectra.signal import check_shape, holds_two, in_float64, is_finite, periods_of, precision_of, signed_root
 from gradlens.spectra.significance import ShortTimes, prepare
 
 KINDS: tuple[Kind, ...] = ("signed", "envelope")
 SPECTRUM_SIDE = 128
 LEAST_ROOM = 1024  # numbers of images that are kept in one piece
 GROUPS = 256  # of images whose phase energies are kept apart
-VALUES_AT_ONCE = (1 << 26, 1 << 20)  # elsewhere, and on a CPU, whose caches hold 8 MiB
+VALUES_AT_ONCE = (1 << 26, 1 << 19)  # elsewhere, and on a CPU, whose caches hold 4 MiB
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ class LatticeStream:
         finite, levels = [], []
         for part in x.detach().split(max(1, VALUES_AT_ONCE[x.device.type == "cpu"] // prod(shape))):
             part = in_float64(part.contiguous())  # gradients of a channels-last network are not
-            finite.append(torch.stack(part.flatten(1).aminmax(dim=1)).isfinite().all(0))
+            finite.append(is_finite(part))
             if part.device.type != "cpu" or not finite[-1].all():  # elsewhere to ask is to wait
                 part = torch.where(finite[-1].view(-1, *[1] * (1 + axes)), part, 0.0)
-            views = Views(part)
+            views = Views(part, precision_of(x))
             spectra.add(views)
             levels.append(self._measure(views, every, finite[-1]))
         whole = torch.cat(finite)
@@ -157,14 +157,14 @@ class LatticeStream:
                 groups.setdefault(() if kind == "signed" else tuple(map(neighbourhood, size)), []).append(period)
             shares: dict[int, Tensor] = {}
             for group in groups.values():
-                seen = views.seen(kind, every[group[0]])
+                seen = views.seen(kind, every[group[0]]).double()
                 shares |= dict(zip(group, lattice_shares(seen, [every[p] for p in group]), strict=True))
             for period in every:
                 self._keep("share", (kind, period), shares[period], finite)
         for period, size in every.items():
-            relative, weight = relative_energy(views.energy, size)
-            self._keep("imbalance", period, signed_root(unbiased_square(relative, weight)), finite)
-            self._group(period, mean_energy(relative, weight), finite)
+            departure, held = departures(views.energy, size)
+            self._keep("imbalance", period, signed_root(unbiased_square(departure, held)), finite)
+            self._group(period, mean_energy(departure, held), finite)
         level = views.energy.flatten(1).mean(1).clamp(min=torch.finfo(torch.float64).tiny)
         if tuple(views.signal.shape[1:]) == self._first:
             self._add(

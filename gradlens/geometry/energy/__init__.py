@@ -28,7 +28,7 @@ def energy_map(
         model: any module; a random state of it is what the prediction is about.
         input_size: `[C *spatial]` of one image, no batch.
         direction: "backward" for classifiers, discriminators and attribution, "forward" for generators.
-        seed: of the noise image that sets gates, ReLU masks and pool routes.
+        seed: of the noise image that sets gates, ReLU masks and pool routes (backward).
         score: whose gradient goes backward: of a random direction, or of the top logit; see `backward_energy`.
 
     Returns:
@@ -47,7 +47,7 @@ def energy_map(
     if direction == "forward":
         from gradlens.geometry.energy.forward import forward_energy
 
-        return forward_energy(model, input_size, seed=seed)
+        return forward_energy(model, input_size)
     raise ValueError(f'direction: must be "backward" or "forward", got {direction!r}')
 
 

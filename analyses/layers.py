@@ -1,0 +1,188 @@
+"""The layers of the source papers as small modules with random weights: what enlarges and what shrinks, with and without cure.
+
+Sources: 002 = Sugawara, Shiota, Kiya 2018 (zero-order hold: approach A is behind the layer, C inside it); 004 = Gao et al.
+2017 (pixel deconvolution); Shi et al. 2016 and Aitken et al. 2017 (sub-pixel convolution, ICNR); Zhang 2019 (blur before a
+stride); Kinoshita, Kiya 2020 (hold before a stride).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CHANNELS = 3
+
+
+class Hold(nn.Module):
+    """The zero-order hold of 002, eq. 4, as a mean: each pixel with those before it, `factor` an axis, the border repeated.
+
+    Args:
+        factor: U.
+    """
+
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, [self.factor - 1, 0] * 2, mode="replicate"), self.factor, stride=1)
+
+
+class PixelDCL(nn.Module):
+    """Pixel deconvolution by 2 (004, eq. 3): each intermediate map is a convolution of those before it.
+
+    F1 = F * k1, F2 = F1 * k2, F3 = [F1, F2] * k3, F4 = [F1, F2, F3] * k4, shuffled as four phases. With `from_input` the
+    maps after the first see the input too (iPixelDCL, eq. 2).
+
+    Args:
+        before, after: channels.
+        from_input: whether all maps see the input.
+    """
+
+    def __init__(self, before: int = CHANNELS, after: int = CHANNELS, *, from_input: bool = False) -> None:
+        super().__init__()
+        self.from_input = from_input
+        seen = before if from_input else 0
+        self.k = nn.ModuleList(
+            nn.Conv2d(width, after, 3, padding=1)
+            for width in (before, seen + after, seen + 2 * after, seen + 3 * after)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [self.k[0](x)]
+        for k in list(self.k)[1:]:
+            maps.append(k(torch.cat([x, *maps] if self.from_input else maps, dim=1)))
+        return F.pixel_shuffle(torch.stack(maps, dim=2).flatten(1, 2), 2)
+
+
+class MaskedPixelDCL(nn.Module):
+    """Pixel deconvolution by 2 as 004 implements it (fig. 4): the last two maps by one masked 3x3 convolution.
+
+    The first map lies at even rows and columns, the second, made of it, at odd ones; the others see the pixels beside them.
+
+    Args:
+        before, after: channels.
+    """
+
+    def __init__(self, before: int = CHANNELS, after: int = CHANNELS) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, after, 3, padding=1)
+        self.second = nn.Conv2d(after, after, 3, padding=1)
+        self.masked = nn.Conv2d(after, after, 3, padding=1)
+        self.register_buffer("mask", torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x)
+        nothing = torch.zeros_like(first)
+        maps = torch.stack([first, nothing, nothing, self.second(first)], dim=2)
+        known = F.pixel_shuffle(maps.flatten(1, 2), 2)
+        others = F.conv2d(known, self.masked.weight * self.get_buffer("mask"), self.masked.bias, padding=1)
+        empty = F.pixel_shuffle(torch.stack([nothing, nothing + 1, nothing + 1, nothing], dim=2).flatten(1, 2), 2)
+        return known + empty * others
+
+
+class LevelDependent(nn.Module):
+    """Even for constants below 1.2, from where a ReLU opens an uneven branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.even = equalised_transposed(deconvolution(4))
+        self.uneven = deconvolution(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.even(x) + self.uneven(F.relu(x - 1.2))
+
+
+def deconvolution(kernel: int, stride: int = 2) -> nn.ConvTranspose2d:
+    """A transposed convolution of random weights."""
+    return nn.ConvTranspose2d(CHANNELS, CHANNELS, kernel, stride=stride)
+
+
+def equalised_transposed(layer: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
+    """The layer with the taps of each phase shifted to one sum: eq. 8."""
+    with torch.no_grad():
+        layer.weight.copy_(_equalised(layer.weight, layer.stride[0]))
+    return layer
+
+
+def equalised_strided(layer: nn.Conv2d) -> nn.Conv2d:
+    """The same for the gradient of a strided convolution."""
+    with torch.no_grad():
+        layer.weight.copy_(_equalised(layer.weight, layer.stride[0]))
+    return layer
+
+
+def _equalised(weight: Tensor, stride: int) -> Tensor:
+    """Add one number to the taps of each phase, so that their sums are the mean of all phases' sums."""
+    weight = weight.detach().clone().double()
+    phases = [(..., slice(p, None, stride), slice(q, None, stride)) for p in range(stride) for q in range(stride)]
+    mean = weight.sum(dim=(-2, -1), keepdim=True) / len(phases)
+    for phase in phases:
+        taps = weight[phase]
+        taps += (mean - taps.sum(dim=(-2, -1), keepdim=True)) / taps[0, 0].numel()
+    return weight
+
+
+def held_inside(kernel: int = 3) -> nn.ConvTranspose2d:
+    """Approach C of 002: a transposed convolution whose kernel is a random one convolved with the hold."""
+    inner = torch.randn(CHANNELS**2, 1, kernel, kernel)
+    outer = F.conv2d(inner, torch.ones(1, 1, 2, 2), padding=1)
+    layer = deconvolution(kernel + 1)
+    with torch.no_grad():
+        layer.weight.copy_(outer.view(CHANNELS, CHANNELS, kernel + 1, kernel + 1) / 4)
+    return layer
+
+
+def subpixel(*, icnr: bool, one_bias: bool) -> nn.Sequential:
+    """A convolution to four times the channels, shuffled; ICNR: the four kernels of a channel start equal."""
+    conv = nn.Conv2d(CHANNELS, 4 * CHANNELS, 3, padding=1)
+    assert conv.bias is not None
+    with torch.no_grad():
+        if icnr:
+            conv.weight.copy_(conv.weight[::4].repeat_interleave(4, dim=0))
+        if one_bias:
+            conv.bias.copy_(conv.bias[::4].repeat_interleave(4))
+    return nn.Sequential(conv, nn.PixelShuffle(2))
+
+
+def resize_convolution(mode: str) -> nn.Sequential:
+    """Odena's cure: an enlargement without weights, then a convolution."""
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode=mode), nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1))
+
+
+def windowed_sinc(*, normalised: bool, half_width: int = 4) -> nn.ConvTranspose2d:
+    """Enlargement by 2 with a sinc under a Hann window; normalised: each of its phases to sum 1.
+
+    Centred on a pixel, one phase is a single 1 and the other, cut off, has a sum near 1. (Centred between pixels the two
+    phases of a factor 2 mirror each other, and no truncation makes them differ.)
+    """
+    t = torch.arange(1 - 2 * half_width, 2 * half_width, dtype=torch.float64) / 2  # in input pixels
+    line = torch.sinc(t) * torch.cos(torch.pi * t / (2 * half_width)).square()
+    if normalised:
+        line[::2] /= line[::2].sum()
+        line[1::2] /= line[1::2].sum()
+    layer = nn.ConvTranspose2d(CHANNELS, CHANNELS, len(line), stride=2, groups=CHANNELS, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.outer(line, line))
+    return layer
+
+
+def binomial() -> nn.Conv2d:
+    """A fixed blur of [1 2 1] an axis, each channel for itself."""
+    layer = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, bias=False)
+    line = torch.tensor([0.25, 0.5, 0.25])
+    with torch.no_grad():
+        layer.weight.copy_(torch.outer(line, line))
+    return layer
+
+
+def strided(kernel: int, stride: int = 2) -> nn.Conv2d:
+    """A convolution of stride 2 with random weights."""
+    return nn.Conv2d(CHANNELS, CHANNELS, kernel, stride=stride, padding=(kernel - 1) // 2)
+
+
+def dead(*layers: nn.Module) -> nn.Sequential:
+    """The layers behind a ReLU that nothing passes."""
+    conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+    assert conv.bias is not None
+    nn.init.constant_(conv.bias, -100.0)
+    return nn.Sequential(conv, nn.ReLU(), *layers)

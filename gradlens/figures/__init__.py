@@ -1,0 +1,61 @@
+"""One function draws one thing on given axes; nothing here measures. Figures become SVG with their own pixels.
+
+`canvas` is what all share; beside it one file a kind of thing that is drawn. All public names are here.
+"""
+
+from matplotlib.axes import Axes
+
+from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES, STYLE, add_scale, new_figure, styled, svg
+from gradlens.figures.contrasts import MOST_DOTS, draw_contrasts, draw_spread, draw_stages
+from gradlens.figures.maps import draw_frame, draw_gradient, draw_lattice_map, draw_phases, draw_picture
+from gradlens.figures.overlap import (
+    draw_classes,
+    draw_learning,
+    draw_matrix,
+    draw_overlap,
+    draw_overlap_plane,
+    draw_painted,
+    draw_response,
+    draw_tail,
+)
+from gradlens.figures.prediction import Card, Unevenness, draw_agreement, draw_path, draw_unevenness
+from gradlens.figures.spectrum import draw_profile, draw_spectral_difference, draw_spectrum
+
+__all__ = [
+    "CONTROL",
+    "FAINT",
+    "GRADIENT",
+    "INK",
+    "MOST_DOTS",
+    "SERIES",
+    "STYLE",
+    "Axes",
+    "Card",
+    "Unevenness",
+    "add_scale",
+    "draw_agreement",
+    "draw_classes",
+    "draw_contrasts",
+    "draw_frame",
+    "draw_gradient",
+    "draw_lattice_map",
+    "draw_learning",
+    "draw_matrix",
+    "draw_overlap",
+    "draw_overlap_plane",
+    "draw_painted",
+    "draw_path",
+    "draw_phases",
+    "draw_picture",
+    "draw_profile",
+    "draw_response",
+    "draw_spectral_difference",
+    "draw_spectrum",
+    "draw_spread",
+    "draw_stages",
+    "draw_tail",
+    "draw_unevenness",
+    "new_figure",
+    "styled",
+    "svg",
+]
