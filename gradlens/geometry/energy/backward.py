@@ -50,13 +50,15 @@ def backward_energy(
         >>> energy.shape, round(energy.mean().item(), 6)
         (torch.Size([8, 8]), 1.0)
     """
+    if not input_size or any(side < 1 for side in input_size):
+        raise ValueError(f"input_size: must be [C *spatial] of positive sides, got {list(input_size)}")
     if score not in ("random", "top"):
         raise ValueError(f'score: must be "random" or "top", got {score!r}')
     origins = _Origins({module: name for name, module in model.named_modules()})
     with undisturbed(model), torch.enable_grad():
         image = _noise(model, input_size, seed).requires_grad_()
         with sdpa_kernel(SDPBackend.MATH), origins:
-            outputs = [t for t in _tensors(model(image)) if t.requires_grad]
+            outputs = [t for t in _tensors(_run(model, image)) if t.requires_grad]
         if not outputs:
             raise ValueError("model: returns no floating-point tensor that depends on its input")
         gradients = [_gradient(output, score) for output in outputs]
@@ -96,6 +98,29 @@ class _Origins(TorchFunctionMode):
         """The module that made a node, in words."""
         name = self._nodes.get(node, "")
         return f"{name!r}" if name else "the network itself"
+
+
+def _run(model: nn.Module, image: Tensor) -> Any:
+    """What the model returns."""
+    try:
+        return model(image)
+    except Exception as error:  # a network fails in its own way at a size that it was not made for
+        layer = _failed_in(error, {module: name for name, module in model.named_modules()})
+        raise ValueError(
+            f"input_size: {list(image.shape[1:])} does not run through {layer}; give the size that the network is made "
+            f"for ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        ) from error
+
+
+def _failed_in(error: Exception, names: Mapping[nn.Module, str]) -> str:
+    """The innermost module that was running when the error was raised, in words."""
+    name, trace = "", error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and owner in names:
+            name = names[owner]
+        trace = trace.tb_next
+    return repr(name) if name else "the network itself"
 
 
 def _noise(model: nn.Module, input_size: Sequence[int], seed: int) -> Tensor:
@@ -144,5 +169,8 @@ def _map(energy: Energy) -> Tensor:
     total = values.detach().double().cpu().sum((0, 1)).clamp(min=0)
     mean = total.mean()
     if not mean > 0:
-        raise ValueError(f"model: the energy that reaches its input is {float(mean)} on average, which has no map")
+        raise ValueError(
+            f"model: the energy that reaches its input is {float(mean):g} on average, which has no map; is a layer on "
+            "the way, such as the last, initialised to zero?"
+        )
     return total / mean

@@ -48,10 +48,10 @@ class Energy(Tensor):
         energy.expected, energy.expected_exponent, energy.channel = None, 0, None
         return energy
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
 
     @classmethod
-    def __torch_dispatch__(  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    def __torch_dispatch__(
         cls, func: torch._ops.OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         """What the rule of `func` makes of its arguments."""
