@@ -258,12 +258,14 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """For each region and score: networks, cells, and of |difference| the median, 95th percentile and share allowed."""
     rows = []
-    for (region, score), part in differences(table).groupby(["region", "score"], sort=False):
+    found = differences(table)
+    for region, score in dict.fromkeys(zip(found["region"], found["score"], strict=True)):
+        part = found.loc[(found["region"] == region) & (found["score"] == score)]
         off = part["difference"].abs()
         rows.append(
             {"region": region, "score": score, "networks": part["model"].nunique(), "cells": len(part)}
             | {"median": off.median(), "95 %": off.quantile(0.95), "allowed": (off <= part["allowed"]).mean()}
-            | {"scatter over seeds": part["scatter"].median(), "undefined": int(off.isna().sum())}
+            | {"scatter over seeds": part["scatter"].median(), "undefined": int(off.isna().to_numpy().sum())}
         )
     return pd.DataFrame(rows)
 
@@ -277,7 +279,8 @@ def between(table: pd.DataFrame) -> float:
     top, random = (found.xs(score, level="score") for score in ("top", "random"))
     low = np.minimum(top["predicted"], random["predicted"]) - top["allowed"]
     high = np.maximum(top["predicted"], random["predicted"]) + top["allowed"]
-    return float(((top["measured"] >= low) & (top["measured"] <= high)).mean())
+    inside = (top["measured"] >= low) & (top["measured"] <= high)
+    return float(inside.to_numpy().mean())
 
 
 def main() -> None:
