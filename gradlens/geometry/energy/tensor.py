@@ -59,6 +59,8 @@ class Energy(Tensor):
         rule = energy.rules.get(func._schema.name.removeprefix("aten::"))
         if rule is None:
             raise NoRuleError(func._schema.name)
+        if any(isinstance(argument, Tensor) and argument.is_complex() for argument in args):
+            raise NoRuleError(f"{func._schema.name} of complex numbers")
         return rule(func, *args, **(kwargs or {}))
 
     def like(self, values: Tensor, exponent: int | None = None, dtype: torch.dtype | None = None) -> "Energy":

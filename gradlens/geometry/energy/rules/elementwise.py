@@ -99,7 +99,7 @@ WHOLE: Mapping[str, Rule] = {
     (
         "mul neg threshold_backward gelu_backward silu_backward hardswish_backward hardtanh_backward "
         "hardsigmoid_backward leaky_relu_backward elu_backward softplus_backward softshrink_backward "
-        "hardshrink_backward sigmoid_backward tanh_backward logit_backward log_sigmoid_backward "
+        "hardshrink_backward sigmoid_backward tanh_backward logit_backward log_sigmoid_backward mish_backward "
         "rrelu_with_noise_backward native_dropout_backward _masked_scale"
     ): scaled,
     "div": divided,

@@ -63,6 +63,14 @@ def copied(operation: Operation, target: Energy, source: Tensor, non_blocking: b
     return target
 
 
+def filled(operation: Operation, energy: Energy, mask: Tensor, value: float) -> Energy:
+    """A gradient overwritten in place, with zeros in all of autograd's formulas."""
+    operation(energy.variance, mask, value**2)
+    if energy.expected is not None:
+        operation(energy.expected, mask, value)
+    return energy
+
+
 def same_size(operation: Operation, one: Tensor, other: Tensor) -> bool:
     """The question that autograd asks of a gradient before it starts."""
     return one.shape == other.shape
@@ -122,4 +130,4 @@ RULES: Mapping[str, Rule] = {
     "as_strided": strided,
 }
 
-WHOLE: Mapping[str, Rule] = {"copy_": copied, "is_same_size": same_size}
+WHOLE: Mapping[str, Rule] = {"copy_": copied, "masked_fill_": filled, "is_same_size": same_size}
