@@ -14,8 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gradlens.geometry.layers import RESIZES, by_axis, in_words, overlap_of, overlaps
-from gradlens.geometry.trace import Period, Trace, Way, trace
-from gradlens.geometry.tracer import INPUT, Step
+from gradlens.geometry.tracing import INPUT, Period, Step, Trace, Way, trace
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

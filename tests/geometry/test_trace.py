@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradlens.geometry import periods, trace
-from gradlens.geometry.trace import Trace
-from gradlens.geometry.tracer import INPUT
+from gradlens.geometry.tracing import INPUT, Trace
 from gradlens.networks import DCGANGenerator, LapSRN, SRGANGenerator, StyleTransfer
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 
-from gradlens.geometry import layout as at
-from gradlens.geometry.calls import Call, by_number, resized, spatial_call
-from gradlens.geometry.flows import Flow, Seen, basic_index, called, flows_of, tensors_in
-from gradlens.geometry.layout import Layout
+from gradlens.geometry.tracing import layout as at
+from gradlens.geometry.tracing.calls import Call, by_number, resized, spatial_call
+from gradlens.geometry.tracing.flows import Flow, Seen, basic_index, called, flows_of, tensors_in
+from gradlens.geometry.tracing.layout import Layout
 from gradlens.modules import at_work
 
 INPUT = -1  # the network's input among the sources of a step

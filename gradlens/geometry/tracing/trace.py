@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gradlens.geometry.tracer import INPUT, Meeting, Step, Tracer
+from gradlens.geometry.tracing.tracer import INPUT, Meeting, Step, Tracer
 from gradlens.modules import undisturbed
 
 Way = Literal["backward", "forward"]
