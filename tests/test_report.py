@@ -62,7 +62,7 @@ def test_holds_every_section_and_the_outline(saved: Path, text: str) -> None:
 
 def test_figures_stand_beside_it(saved: Path) -> None:
     names = {p.name for p in (saved / "figures").iterdir()}
-    kinds = ("answer", "maps", "spectrum", "phases", "stages")
+    kinds = ("answer", "maps", "spectrum", "phases", "stages", "prediction", "predicted-phases")
     assert names == {"control.svg"} | {f"{kind}-{model}.svg" for kind in kinds for model in (0, 1)}
 
 

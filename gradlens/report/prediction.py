@@ -343,7 +343,7 @@ def _boards_figure(predicted: Predicted) -> bytes:
     for row, word in enumerate(("predicted", "measured")[:rows]):
         axes[row, 0].set_ylabel(word)
     for column, period in enumerate(periods):
-        boards = [board for board in predicted.phases[period] if board is not None]
+        boards = [board for board in predicted.phases[period][:rows] if board is not None]
         top = float(max(board.max() for board in boards))
         shown = [figures.draw_phases(ax, board, top=top) for ax, board in zip(axes[:, column], boards, strict=True)]
         axes[0, column].set_title(f"T = {period}")

@@ -51,7 +51,8 @@ def check_shape(x: Tensor, *, name: str = "x") -> None:
 
 def is_finite(x: Tensor) -> Tensor:
     """Which images hold no NaN and no infinity: `[N]`."""
-    return torch.stack(_reach(x)).isfinite().all(0)
+    highest, lowest = _reach(x)
+    return highest.isfinite() & lowest.isfinite()
 
 
 def _reach(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -162,7 +162,7 @@ def lattice_lines(x: Tensor, period: Period, *, kind: Kind = "signed", window: i
     Example:
         >>> sign = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16).view(1, 1, 32, 32)
         >>> lines = lattice_lines(sign, 2)
-        >>> bool(lines[0, 1, 1] > 100), bool(lines[0, 0, 1].abs() < 1e-6)
+        >>> bool(lines[0, 1, 1] > 100), bool(lines[0, 0, 1].abs() < 0.01)
         (True, True)
     """
     signal = as_signal(x)
