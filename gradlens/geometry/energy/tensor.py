@@ -88,7 +88,9 @@ class Energy(Tensor):
         if exponent == self.exponent:
             return self.like(self.variance + values)
         other = self.like(values, exponent)
-        common = max((e.exponent for e in (self, other) if e.variance.any()), default=exponent)
+        common = max(
+            (e.exponent for e in (self, other) if e.variance.numel() and e.variance.amax() > 0), default=exponent
+        )
         return self.like(self.at(common) + other.at(common), common)
 
     def at(self, exponent: int) -> Tensor:
@@ -99,7 +101,7 @@ class Energy(Tensor):
 
 def rescaled(values: Tensor) -> tuple[Tensor, int]:
     """(values over 2**shift, shift): 0 unless the largest is so far from 1 that float32 might run out of room."""
-    peak = float(torch.linalg.vector_norm(values, math.inf)) if values.numel() else 0.0
+    peak = max(abs(float(end)) for end in torch.aminmax(values)) if values.numel() else 0.0
     if peak == 0 or not math.isfinite(peak) or abs(shift := math.frexp(peak)[1]) <= ROOM:
         return values, 0
     shift = max(-100, min(100, shift))
