@@ -1,7 +1,8 @@
 """What does the architecture alone say? Predicted and measured unevenness of input gradients in over 200 networks.
 
 Each of `analyses/architectures.txt` is built by timm with random weights of three seeds (`zero_init_last=False` where it is
-taken, or a default residual network sends its gradient through its shortcuts alone). Measured: gradients at 32 images of
+taken, or a default residual network sends its gradient through its shortcuts alone; a head that starts at zero is left
+out). Measured: gradients at 32 images of
 normal noise, each image's energy divided by its mean, `set_imbalance` over the images. The score is a random direction
 among the logits, another for each image; beside it the largest logit, often the same one for all noise, which then paints
 one pattern into every image. Predicted: the imbalance of `energy_map` for either score, which sees one noise image and no
@@ -27,7 +28,7 @@ from gradlens.console import application, first_line, progress, say
 from gradlens.console import run as run_command
 from gradlens.gradients import input_gradient
 from gradlens.gradients.scores import Score, logits, top_logit
-from gradlens.models import bare, classifier
+from gradlens.models import Model, bare, classifier
 from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder, write_whole
 from gradlens.spectra import phase_energy, phase_imbalance, set_imbalance
 
@@ -160,16 +161,25 @@ def _random_directions(generator: torch.Generator) -> Score:
 
 
 def random_network(name: str, seed: int) -> tuple[nn.Module, tuple[int, ...]]:
-    """A network of timm with random weights, without normalisation of its input, and its input size."""
-    for arguments in ({"zero_init_last": False}, {}):
-        try:
-            model = classifier(name, weights="random", seed=seed, model_args=arguments)
-        except ValueError:
-            if not arguments:
-                raise
-            continue
-        return bare(model), model.info.input_size
-    raise AssertionError
+    """A network of timm with random weights, without normalisation of its input, and its input size.
+
+    Where its head starts at zero it is without one: a random direction among its features is a random head.
+    """
+    model = _random_model(name, seed, {})
+    noise = torch.randn(1, *model.info.input_size, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        silent = not logits(bare(model)(noise)).any()
+    if silent:
+        model = _random_model(name, seed, {"num_classes": 0})
+    return bare(model), model.info.input_size
+
+
+def _random_model(name: str, seed: int, arguments: dict[str, Any]) -> Model:
+    """The same with its normalisation; no last norm of a residual block starts at zero, where that can be asked for."""
+    try:
+        return classifier(name, weights="random", seed=seed, model_args=arguments | {"zero_init_last": False})
+    except ValueError:
+        return classifier(name, weights="random", seed=seed, model_args=arguments)
 
 
 def _energies(
@@ -248,12 +258,14 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """For each region and score: networks, cells, and of |difference| the median, 95th percentile and share allowed."""
     rows = []
-    for (region, score), part in differences(table).groupby(["region", "score"], sort=False):
+    found = differences(table)
+    for region, score in dict.fromkeys(zip(found["region"], found["score"], strict=True)):
+        part = found.loc[(found["region"] == region) & (found["score"] == score)]
         off = part["difference"].abs()
         rows.append(
             {"region": region, "score": score, "networks": part["model"].nunique(), "cells": len(part)}
             | {"median": off.median(), "95 %": off.quantile(0.95), "allowed": (off <= part["allowed"]).mean()}
-            | {"scatter over seeds": part["scatter"].median(), "undefined": int(off.isna().sum())}
+            | {"scatter over seeds": part["scatter"].median(), "undefined": int(off.isna().to_numpy().sum())}
         )
     return pd.DataFrame(rows)
 
@@ -267,7 +279,8 @@ def between(table: pd.DataFrame) -> float:
     top, random = (found.xs(score, level="score") for score in ("top", "random"))
     low = np.minimum(top["predicted"], random["predicted"]) - top["allowed"]
     high = np.maximum(top["predicted"], random["predicted"]) + top["allowed"]
-    return float(((top["measured"] >= low) & (top["measured"] <= high)).mean())
+    inside = (top["measured"] >= low) & (top["measured"] <= high)
+    return float(inside.to_numpy().mean())
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def results() -> Results:
 def test_layers_are_as_their_sources_say_but_for_pixel_deconvolution(results: Results) -> None:
     table = summary(results)
     assert list(table.loc[table["as it says"] == "no", "case"]) == ["PixelDCL", "PixelDCL, masked"]
-    assert (table["as it says"] == "yes").sum() >= 25
+    assert list(table["as it says"]).count("yes") >= 25
 
 
 def test_pages_hold_the_numbers_of_the_table(results: Results, tmp_path: Path) -> None:

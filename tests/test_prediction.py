@@ -62,6 +62,22 @@ def test_weights_are_those_of_the_seed() -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
+def test_a_head_that_starts_at_zero_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = prediction.classifier
+
+    def zeroed(*args: object, model_args: dict[str, object], **options: object) -> object:
+        model = real(*args, model_args=model_args, **options)  # type: ignore[arg-type]
+        if "num_classes" not in model_args:
+            torch.nn.init.zeros_(model.network.fc.weight)  # type: ignore[union-attr, arg-type]
+            torch.nn.init.zeros_(model.network.fc.bias)  # type: ignore[union-attr, arg-type]
+        return model
+
+    monkeypatch.setattr(prediction, "classifier", zeroed)
+    network, size = random_network("test_resnet", 0)
+    assert isinstance(network.fc, torch.nn.Identity)
+    assert network(torch.rand(1, *size)).any()
+
+
 def test_pages_say_the_table(results: Results, tmp_path: Path) -> None:
     results.write(tmp_path)
     write_report(tmp_path)

@@ -15,7 +15,7 @@ from gradlens.geometry.overlap import (
     stack_overlap,
     stack_periods,
 )
-from gradlens.geometry.trace import Trace, periods, trace
+from gradlens.geometry.tracing import Trace, periods, trace
 
 __all__ = [
     "Certificate",

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
-from gradlens.geometry.calls import TAPS, Call
 from gradlens.geometry.overlap import OverlapClass, coverage
-from gradlens.geometry.trace import Period, Trace, Way, trace
-from gradlens.geometry.tracer import Step
+from gradlens.geometry.tracing import TAPS, Call, Period, Step, Trace, Way, trace
 
 if TYPE_CHECKING:
     import pandas as pd

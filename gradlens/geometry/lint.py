@@ -14,8 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gradlens.geometry.layers import RESIZES, by_axis, in_words, overlap_of, overlaps
-from gradlens.geometry.trace import Period, Trace, Way, trace
-from gradlens.geometry.tracer import INPUT, Step
+from gradlens.geometry.tracing import INPUT, Period, Step, Trace, Way, trace
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -175,9 +174,9 @@ def _partial_overlap(w: Written) -> Finding | None:
 def _sub_pixel(w: Written) -> Finding | None:
     """Sub-pixel convolutions, and transposed ones whose kernel is their stride: one sub-filter for each phase."""
     call = w.step.call
-    if call.kind != "pixel_shuffle" and not (call.kind == "conv_transpose" and w.overlap == "none"):
+    if call.kind not in ("pixel_shuffle", "interleave") and not (call.kind == "conv_transpose" and w.overlap == "none"):
         return None
-    equal = _equal_sub_filters(w)
+    equal = None if call.kind == "interleave" else _equal_sub_filters(w)
     many = _whole(prod(call.stride, start=Fraction(1)))
     if equal:
         reason = f"its {many} sub-filters are equal now; training may part them, and their biases: T={w.words}"

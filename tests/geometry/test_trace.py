@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradlens.geometry import periods, trace
-from gradlens.geometry.trace import Trace
-from gradlens.geometry.tracer import INPUT
+from gradlens.geometry.tracing import INPUT, Trace
 from gradlens.networks import DCGANGenerator, LapSRN, SRGANGenerator, StyleTransfer
 
 
@@ -98,6 +97,16 @@ def copies_by_stack(x: Tensor) -> Tensor:
     return torch.stack([y, -y], dim=3).reshape(n, c, 2 * h, 2 * w)
 
 
+def interleaved(phases: list[tuple[int, int]]) -> Callable[[Tensor], Tensor]:
+    def write(x: Tensor) -> Tensor:
+        out = x.new_zeros(1, 4, 32, 32)
+        for i, j in phases:
+            out[:, :, i::2, j::2] = x * (i + j + 1)
+        return out
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("write", "kind", "ratio", "kernel"),
     [
@@ -108,6 +117,11 @@ def copies_by_stack(x: Tensor) -> Tensor:
         (shuffle_by_view, "pixel_shuffle", Fraction(1, 2), 2),
         (lambda x: F.pixel_shuffle(x, 2), "pixel_shuffle", Fraction(1, 2), 2),
         (copies_by_expand, "nearest", Fraction(1, 2), 2),
+        (copies_by_stack, "pixel_shuffle", Fraction(1, 2), 2),
+        (interleaved([(0, 0)]), "interleave", Fraction(1, 2), 1),
+        (interleaved([(0, 0), (1, 1)]), "interleave", Fraction(1, 2), 1),
+        (interleaved([(0, 0), (1, 1), (0, 1), (1, 0)]), "interleave", Fraction(1, 2), 2),
+        (lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, dim=3), "nearest", Fraction(1, 2), 2),
         (lambda x: x.unflatten(2, (8, 2)).unflatten(-1, (8, 2)).mean((3, 5)), "avg_pool", 2, 2),
         (lambda x: x.unflatten(2, (8, 2)).unflatten(-1, (8, 2)).amax((3, 5)), "max_pool", 2, 2),
         (lambda x: (x[..., ::2, :] + x[..., 1::2, :]).unflatten(-1, (8, 2)).sum(-1), "avg_pool", 2, 2),
@@ -338,6 +352,28 @@ def test_a_size_that_does_not_run_is_refused_with_one_that_does() -> None:
 def test_bad_sizes(size: Any) -> None:
     with pytest.raises(ValueError, match="input_size: must be"):
         trace(nn.Identity(), size)
+
+
+def test_a_compiled_network_runs_eagerly() -> None:
+    inside = nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), nn.Sequential(nn.Conv2d(4, 4, 2, 2)))
+    inside[1].compile()
+    for network in (inside, torch.compile(nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), nn.Conv2d(4, 4, 2, 2)))):
+        run = trace(network, (3, 16, 16))
+        assert (spans(run), run.data_dependent) == ([2, 4], "")
+
+
+def test_queries_that_all_windows_share_are_on_their_grid() -> None:
+    def write(x: Tensor, conv: nn.Module, last: nn.Module) -> Tensor:
+        x = conv(x).permute(0, 2, 3, 1)  # [N 8 8 4]
+        windows = x.view(1, 2, 4, 2, 4, 4).permute(0, 1, 3, 2, 4, 5).reshape(4, 16, 4)
+        shared = F.avg_pool2d(x.permute(0, 3, 1, 2), 2).flatten(2).transpose(1, 2).repeat(4, 1, 1)
+        by_hand = (shared @ windows.transpose(1, 2)).softmax(-1) @ windows
+        y = by_hand + F.scaled_dot_product_attention(shared, windows, windows)
+        return last(y.view(1, 2, 2, 4, 4, 4).permute(0, 5, 1, 3, 2, 4).reshape(1, 4, 8, 8))
+
+    run = trace(Written(write, conv=nn.Conv2d(3, 4, 2, 2), last=nn.Conv2d(4, 4, 2, 2)), (3, 16, 16))
+    assert (kinds(run), spans(run)) == (["conv", "avg_pool", "conv"], [2, 4, 4])
+    assert (run.steps[2].sources, run.steps[2].also) == ({0}, {1})
 
 
 def test_a_script_module_is_refused() -> None:

@@ -110,7 +110,7 @@ def length(moments: Moments, func: Any, args: Any, kwargs: Any) -> Tensor:
     if order != 2:
         raise moments.unruled(f"{func} of order {order}")
     with moments:
-        return x.square().sum(list(range(x.ndim)) if dims is None else dims, keepdim=keep).sqrt()
+        return x.square().sum(list(range(x.ndim)) if dims is None else dims, keepdim=bool(keep)).sqrt()
 
 
 def softmax(moments: Moments, func: Any, args: Any, kwargs: Any) -> Tensor:

@@ -6,6 +6,7 @@ A call that is not known passes the layout on where shapes allow it, so that mos
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 
-from gradlens.geometry import layout as at
-from gradlens.geometry.calls import Call, by_number, resized, spatial_call
-from gradlens.geometry.flows import Flow, Seen, called, flows_of, tensors_in
-from gradlens.geometry.layout import Layout
+from gradlens.geometry.tracing import layout as at
+from gradlens.geometry.tracing.calls import Call, by_number, resized, spatial_call
+from gradlens.geometry.tracing.flows import Flow, Seen, basic_index, called, flows_of, tensors_in
+from gradlens.geometry.tracing.layout import Layout
 from gradlens.modules import at_work
 
 INPUT = -1  # the network's input among the sources of a step
@@ -57,6 +58,16 @@ class Meeting:
     branches: tuple[frozenset[int], ...]
 
 
+@dataclass(frozen=True)
+class Woven:
+    """Maps that are being written between each other's pixels: `target[..., i::2, j::2] = map`."""
+
+    target: Tensor
+    steps: tuple[int, ...]
+    phases: frozenset[tuple[int, ...]]
+    flows: tuple[Flow, ...]
+
+
 class Tracer(TorchFunctionMode):
     """Watches a network's calls while it runs; afterwards `steps`, `meetings`, `read` and the flow of each tensor.
 
@@ -74,6 +85,7 @@ class Tracer(TorchFunctionMode):
         self._learned: dict[int, Tensor] = {}
         self._calls: Counter[str] = Counter()
         self._fixed: dict[int, Tensor] = {}  # of a step, weights that are not learned
+        self._woven: dict[int, Woven] = {}  # of a tensor, what has been written between its pixels so far
 
     def __torch_function__(
         self, func: Callable, types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -88,6 +100,8 @@ class Tracer(TorchFunctionMode):
 
     def flow(self, x: Tensor) -> Flow | None:
         """What is known of a tensor; None if it does not depend on the input."""
+        if id(x) in self._woven:
+            self._weave(self._woven.pop(id(x)))
         found = self._flows.get(id(x))
         return found[1] if found else None
 
@@ -100,6 +114,8 @@ class Tracer(TorchFunctionMode):
         return self.fold(flow, [1] if maps and all(len(axes) == 1 for axes in maps) else [])
 
     def _note(self, func: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        if func is torch.Tensor.__setitem__ and self._interleaved(*args):
+            return
         inputs = list(tensors_in((args, kwargs)))
         self.read.update(id(x) for x in inputs if isinstance(x, nn.Parameter))
         outputs = list(tensors_in(result))
@@ -238,6 +254,42 @@ class Tracer(TorchFunctionMode):
         self.by_hand(by_number(kind, factors, factors, size, output, up=True), axes, flow)
         dims = (at.plain([d.size], [next(iter(d.axes), None)]).dims[0] for d in flow.layout.dims)
         return Flow(self.last, Layout(tuple(dims)))
+
+    def _interleaved(self, target: Tensor, index: Any, value: Any) -> bool:
+        """Whether `target[index] = value` writes a map between pixels, which is one step once all of it is written."""
+        flow = self.flow(value) if isinstance(value, Tensor) else None
+        slices = basic_index(index, target.ndim)
+        if flow is None or slices is None or not all(isinstance(s, slice) for s in slices) or value.ndim != target.ndim:
+            return False
+        spans = [s.indices(side) for s, side in zip(slices, target.shape, strict=True)]
+        steps = tuple(step for _, _, step in spans)
+        woven = self._woven.get(id(target))
+        if max(steps) == 1 or (woven is not None and woven.steps != steps):
+            return False
+        phase = tuple(start % step for start, _, step in spans)
+        flows = (flow,) if woven is None else (*woven.flows, flow)
+        phases = frozenset([phase]) if woven is None else woven.phases | {phase}
+        self._woven[id(target)] = Woven(target, steps, phases, flows)
+        return True
+
+    def _weave(self, woven: "Woven") -> None:
+        """The step that has put maps between each other's pixels."""
+        places = [i for i, step in enumerate(woven.steps) if step > 1]
+        layout = woven.flows[0].layout
+        named = tuple(next(iter(layout.dims[i].axes), n) for n, i in enumerate(places))
+        each = [len({phase[i] for phase in woven.phases}) for i in places]
+        kernel = each if len(woven.phases) == prod(each) else [1] * len(each)
+        stride, output = [woven.steps[i] for i in places], [woven.target.shape[i] for i in places]
+        sources = frozenset().union(*(flow.sources for flow in woven.flows))
+        also = frozenset().union(*(flow.also for flow in woven.flows))
+        call = by_number("interleave", kernel, stride, [layout.dims[i].size for i in places], output, up=True)
+        self._step(call, named, Flow(sources, layout, also), grown=not woven.flows[0].extended)
+        axes = dict(zip(places, named, strict=True))
+        dims = (
+            at.plain([side], [axes[i]]).dims[0] if i in axes else dim
+            for i, (side, dim) in enumerate(zip(woven.target.shape, layout.dims, strict=True))
+        )
+        self._flows[id(woven.target)] = (woven.target, Flow(self.last, Layout(tuple(dims))))
 
     def by_hand(self, call: Call, axes: tuple[int, ...], flow: Flow) -> None:
         """Remember a step that is no call of its own."""

@@ -6,17 +6,14 @@ the layout on where shapes allow it, so that most of torch needs none.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from gradlens.geometry import layout as at
-from gradlens.geometry.calls import by_number
-from gradlens.geometry.layout import Layout
-
-if TYPE_CHECKING:
-    from gradlens.geometry.tracer import Tracer
+from gradlens.geometry.tracing import layout as at
+from gradlens.geometry.tracing.calls import Call, by_number
+from gradlens.geometry.tracing.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,35 @@ class Seen:
         return self.kwargs.get(name, self.args[place] if len(self.args) > place else default)
 
 
-Rule = Callable[["Tracer", Seen], Sequence[Flow]]
+class Notes(Protocol):
+    """What the rules read and write while a network runs; the tracer keeps it."""
+
+    @property
+    def last(self) -> frozenset[int]:
+        """The last step, as the source of what it gave."""
+        ...
+
+    def flow(self, x: Tensor) -> Flow | None:
+        """What is known of a tensor."""
+        ...
+
+    def fold(self, flow: Flow, mixed: Iterable[int], kind: str = "") -> Flow:
+        """`flow` after runs of some of its dimensions have become channels, or an operation of `kind`."""
+        ...
+
+    def by_hand(self, call: Call, axes: tuple[int, ...], flow: Flow) -> None:
+        """Note a step that no function of torch says by itself."""
+        ...
+
+    def meet(self, flows: Sequence[Flow]) -> None:
+        """Note that maps are added or put side by side."""
+        ...
 
 
-def flows_of(tracer: "Tracer", seen: Seen) -> Sequence[Flow]:
+Rule = Callable[[Notes, Seen], Sequence[Flow]]
+
+
+def flows_of(tracer: Notes, seen: Seen) -> Sequence[Flow]:
     """What is known of each output of a call."""
     return RULES.get(seen.name, _default)(tracer, seen)
 
@@ -81,7 +103,7 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
             yield from tensors_in(item)
 
 
-def _flows(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _flows(tracer: Notes, seen: Seen) -> list[Flow]:
     return [flow for x in tensors_in((seen.args, seen.kwargs)) if (flow := tracer.flow(x)) is not None]
 
 
@@ -93,7 +115,7 @@ def _combined(flows: Sequence[Flow], layout: Layout) -> Flow:
     return Flow(sources, layout, also - sources)
 
 
-def _default(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _default(tracer: Notes, seen: Seen) -> list[Flow]:
     """Entry by entry where shapes broadcast; else dimensions that keep their place and size keep what they are."""
     flows = _flows(tracer, seen)
     made = []
@@ -114,14 +136,14 @@ def _broadcasts(shape: Sequence[int], wider: Sequence[int]) -> bool:
     return len(shape) <= len(wider) and all(a in (b, 1) for a, b in zip(reversed(shape), reversed(wider), strict=False))
 
 
-def _reshape(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _reshape(tracer: Notes, seen: Seen) -> list[Flow]:
     flow = tracer.flow(seen.first)
     if flow is None:
         return _default(tracer, seen)
     return [replace(flow, layout=at.reshaped(flow.layout, tuple(seen.outputs[0].shape)))]
 
 
-def _permute(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _permute(tracer: Notes, seen: Seen) -> list[Flow]:
     """Any function that only reorders dimensions: it is asked what it does to their numbers."""
     flow = tracer.flow(seen.first)
     if flow is None:
@@ -136,7 +158,7 @@ def _permute(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [replace(flow, layout=at.permuted(flow.layout, order))]
 
 
-def _expand(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _expand(tracer: Notes, seen: Seen) -> list[Flow]:
     flow = tracer.flow(seen.first)
     if flow is None:
         return _default(tracer, seen)
@@ -150,7 +172,7 @@ def _expand(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [replace(flow, layout=layout)]
 
 
-def _repeat_interleave(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _repeat_interleave(tracer: Notes, seen: Seen) -> list[Flow]:
     flow, times, axis = tracer.flow(seen.first), seen.argument(1, "repeats"), seen.kwargs.get("dim")
     axis = seen.args[2] if axis is None and len(seen.args) > 2 else axis
     if flow is None or not isinstance(times, int) or axis is None:
@@ -159,20 +181,23 @@ def _repeat_interleave(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [replace(flow, layout=at.reshaped(layout, tuple(seen.outputs[0].shape)))]
 
 
-def _index(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def basic_index(index: Any, count: int) -> list[Any] | None:
+    """One number or slice for each of `count` dimensions, and None for each new one; None if a tensor is an index."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    if any(isinstance(i, bool) or not (i is None or i is Ellipsis or isinstance(i, int | slice)) for i in items):
+        return None
+    missing = [slice(None)] * (count - sum(i is not None and i is not Ellipsis for i in items))
+    where = items.index(Ellipsis) if Ellipsis in items else len(items)
+    return [*items[:where], *missing, *items[where + 1 :]]
+
+
+def _index(tracer: Notes, seen: Seen) -> list[Flow]:
     """`x[...]` with numbers, slices, None and Ellipsis; an index by a tensor loses that dimension."""
     flow = tracer.flow(seen.args[0])
-    if flow is None:
+    items = basic_index(seen.args[1], len(flow.layout.dims)) if flow is not None else None
+    if flow is None or items is None:
         return _default(tracer, seen)
-    items = list(seen.args[1]) if isinstance(seen.args[1], tuple) else [seen.args[1]]
-    layout, count = flow.layout, len(flow.layout.dims)
-    if any(not (i is None or i is Ellipsis or isinstance(i, int | slice)) or isinstance(i, bool) for i in items):
-        return _default(tracer, seen)
-    used = sum(i is not None and i is not Ellipsis for i in items)
-    if Ellipsis in items:
-        where = items.index(Ellipsis)
-        items[where : where + 1] = [slice(None)] * (count - used)
-    place = 0
+    layout, place = flow.layout, 0
     for item in items:
         if item is None:
             layout, place = at.inserted(layout, place), place + 1
@@ -184,7 +209,7 @@ def _index(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [replace(flow, layout=layout)]
 
 
-def _narrow(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _narrow(tracer: Notes, seen: Seen) -> list[Flow]:
     """One part after another along a dimension: narrow, split, chunk."""
     flow = tracer.flow(seen.first)
     if flow is None:
@@ -200,7 +225,7 @@ def _narrow(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return made
 
 
-def _select(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _select(tracer: Notes, seen: Seen) -> list[Flow]:
     """One index of a dimension, or all of them one by one: select, unbind."""
     flow = tracer.flow(seen.first)
     if flow is None:
@@ -213,7 +238,7 @@ def _select(tracer: "Tracer", seen: Seen) -> list[Flow]:
     ]
 
 
-def _cat(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _cat(tracer: Notes, seen: Seen) -> list[Flow]:
     parts = list(seen.argument(0, "tensors"))
     place = seen.argument(1, "dim", 0)
     flows = [tracer.flow(x) for x in parts]
@@ -233,7 +258,7 @@ def _cat(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [Flow(sources, at.concatenated(layouts, sizes, place), also - sources)]
 
 
-def _pad(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _pad(tracer: Notes, seen: Seen) -> list[Flow]:
     flow = tracer.flow(seen.first)
     if flow is None:
         return _default(tracer, seen)
@@ -244,20 +269,20 @@ def _pad(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [replace(flow, layout=layout)]
 
 
-def _linear(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _linear(tracer: Notes, seen: Seen) -> list[Flow]:
     flow = tracer.flow(seen.first)
     if flow is None:
         return _default(tracer, seen)
     return [_mixed(tracer, flow, int(seen.outputs[0].shape[-1]))]
 
 
-def _mixed(tracer: "Tracer", flow: Flow, size: int) -> Flow:
+def _mixed(tracer: Notes, flow: Flow, size: int) -> Flow:
     """The flow after the last dimension was mixed into `size` channels."""
     flow = tracer.fold(flow, [-1])
     return replace(flow, layout=at.with_dim(flow.layout, len(flow.layout.dims) - 1, at.plain([size]).dims[0]))
 
 
-def _matmul(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _matmul(tracer: Notes, seen: Seen) -> list[Flow]:
     """Rows are the left one's; columns the right one's where the left one holds no map, as in attention over channels."""
     left, right = tracer.flow(seen.args[0]), tracer.flow(seen.argument(1, "other", seen.kwargs.get("mat2")))
     shape = tuple(seen.outputs[0].shape)
@@ -268,7 +293,7 @@ def _matmul(tracer: "Tracer", seen: Seen) -> list[Flow]:
         return _default(tracer, seen)
     if right is None:
         return [_mixed(tracer, left, shape[-1])]
-    batch_and_rows = at.with_dim(left.layout, len(shape) - 1, at.plain([shape[-1]]).dims[0])
+    batch_and_rows = at.with_dim(_in_windows(left, right), len(shape) - 1, at.plain([shape[-1]]).dims[0])
     counted = {(run.axis, run.step) for dim in batch_and_rows.dims for run in dim.runs if run.axis is not None}
     columns = {(run.axis, run.step) for run in right.layout.dims[-1].runs}
     if not counted & columns and len(right.layout.dims) == len(shape):
@@ -276,16 +301,27 @@ def _matmul(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [_combined([left, right], batch_and_rows)]
 
 
-def _attention(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _attention(tracer: Notes, seen: Seen) -> list[Flow]:
     flow = tracer.flow(seen.argument(0, "query"))
     if flow is None:
         return _default(tracer, seen)
     flows = _flows(tracer, seen)
-    last = at.plain([seen.outputs[0].shape[-1]]).dims[0]
-    return [_combined(flows, at.with_dim(flow.layout, len(flow.layout.dims) - 1, last))]
+    value, last = tracer.flow(seen.argument(2, "value")), at.plain([seen.outputs[0].shape[-1]]).dims[0]
+    rows = flow.layout if value is None else _in_windows(flow, value)
+    return [_combined(flows, at.with_dim(rows, len(rows.dims) - 1, last))]
 
 
-def _einsum(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _in_windows(left: Flow, right: Flow) -> Layout:
+    """The layout of `left`, whose batches are the windows of `right` where it has none: queries shared by all windows."""
+    layout = left.layout
+    if len(right.layout.dims) == len(layout.dims):
+        for place, dim in enumerate(right.layout.dims[:-2]):
+            if dim.axes and not layout.dims[place].axes and dim.size == layout.dims[place].size:
+                layout = at.with_dim(layout, place, dim)
+    return layout
+
+
+def _einsum(tracer: Notes, seen: Seen) -> list[Flow]:
     equation, parts = seen.args[0], list(tensors_in(seen.args[1:]))
     if not isinstance(equation, str) or "..." in equation or "->" not in equation:
         return _default(tracer, seen)
@@ -305,7 +341,7 @@ def _einsum(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [_combined([flow for _, flow in known], Layout(tuple(dims), phases))]
 
 
-def _reduce(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _reduce(tracer: Notes, seen: Seen) -> list[Flow]:
     """Sums, means and maxima over dimensions: where these hold parts of windows, it is pooling by hand."""
     flow = tracer.flow(seen.first)
     where = seen.argument(2 if seen.name in ("norm", "vector_norm") else 1, "dim", seen.kwargs.get("axis"))
@@ -323,7 +359,7 @@ def _reduce(tracer: "Tracer", seen: Seen) -> list[Flow]:
     return [replace(flow, layout=layout)] * len(seen.outputs)
 
 
-def _windows(tracer: "Tracer", seen: Seen) -> list[Flow]:
+def _windows(tracer: Notes, seen: Seen) -> list[Flow]:
     """`Tensor.unfold(dim, size, step)`: windows along one axis."""
     flow, place = tracer.flow(seen.args[0]), int(seen.argument(1, "dimension"))
     size, step = seen.argument(2, "size"), seen.argument(3, "step")

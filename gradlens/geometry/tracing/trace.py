@@ -6,7 +6,7 @@ read. Functional calls are seen as well as modules, by `torch.overrides`, withou
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gradlens.geometry.tracer import INPUT, Meeting, Step, Tracer
+from gradlens.geometry.tracing.tracer import INPUT, Meeting, Step, Tracer
 from gradlens.modules import undisturbed
 
 Way = Literal["backward", "forward"]
@@ -242,7 +242,11 @@ def _as_found(model: nn.Module) -> Iterator[None]:
         for store in (vars(module), *(v for v in vars(module).values() if type(v) is dict))
     ]
     lists = [(v, list(v)) for module in model.modules() for v in vars(module).values() if type(v) is list]
-    with undisturbed(model):
+    compiled = any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+    eagerly = (
+        torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    )  # a compiler does not bear a tracer
+    with undisturbed(model), eagerly:
         try:
             yield
         finally:
