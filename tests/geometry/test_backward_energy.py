@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradlens.geometry import energy_map
+from gradlens.geometry.energy.backward import _gradient
+from gradlens.geometry.energy.rules import RULES
+from gradlens.geometry.energy.tensor import Energy, NoRuleError
 from gradlens.gradients import input_gradient
 from gradlens.spectra import phase_energy, phase_imbalance, set_imbalance
 
@@ -215,9 +218,18 @@ def tensors(output: dict) -> list[Tensor]:
 
 def test_top_logit_of_a_linear_network_is_its_gradient_squared() -> None:
     network = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 8, 3), nn.AvgPool2d(5), nn.Flatten()))
+    network[1].bias.data[3] = 1e3  # all images share their top logit
     gradient = input_gradient(network, noise((3, 15, 15)).double())
     energy = gradient.square().sum((0, 1))
     assert torch.allclose(energy_map(network, (3, 15, 15), score="top"), energy / energy.mean(), rtol=1e-10)
+
+
+def test_top_logits_that_images_do_not_share_are_variance() -> None:
+    """Of six images three share logit 4: two of them do with probability 3 * 2 / (6 * 5), and that is its mean squared."""
+    energy = _gradient([F.one_hot(torch.tensor([top]), 6).float() for top in (4, 4, 4, 0, 1, 2)], "top")
+    assert energy.expected is not None
+    assert energy.expected.square()[0].tolist() == pytest.approx([0, 0, 0, 0, 0.2, 0])
+    assert energy.variance[0].tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 0, 0.3, 0])
 
 
 def test_top_logit_needs_logits() -> None:
@@ -239,6 +251,24 @@ def small(seed: int = 0, depth: int = 3) -> nn.Module:
         stem = [nn.Conv2d(3, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)]
         tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)]
         return nn.Sequential(*stem, *(block(32) for _ in range(depth)), *tail)
+
+
+def test_branches_keep_their_ratio() -> None:
+    """Float32, where the squares of one branch pass through 1e-40 and those of the other do not."""
+
+    def both(x: Tensor) -> Tensor:
+        small = F.conv2d(F.conv2d(x, taps[:1, :, :1, :1] * 1e-10), taps[:1, :, :1, :1] * 1e-10)
+        return torch.cat([small.flatten() * 1e20, F.conv2d(x, taps, stride=2).flatten()])
+
+    taps = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    module = Call(both)
+    assert torch.allclose(energy_map(module, (1, 9, 9)).float(), squared_jacobian(module, noise((1, 9, 9))), rtol=1e-4)
+
+
+def test_a_number_among_energies_counts_with_its_square() -> None:
+    energy = Energy(torch.ones(2), 4, torch.float32, RULES)
+    joined = torch.cat([energy, torch.tensor([3.0])])
+    assert joined.at(0).tolist() == [16, 16, 9]
 
 
 @pytest.mark.parametrize("factor", [1e-12, 1e-6, 1e6, 1e12])
@@ -294,6 +324,18 @@ class Failing(nn.Module):
         return self.mixer(self.first(x))
 
 
+class Strange(torch.autograd.Function):
+    """An operation whose gradient is not linear."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.cos()
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return grad.sin()
+
+
 class Mixer(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -303,6 +345,8 @@ class Mixer(nn.Module):
         if self.how == "size":
             return x.view(1, 7)
         if self.how == "rule":
+            return Strange.apply(x) + 1  # a function is found where its result is used first
+        if self.how == "complex":
             return torch.fft.rfft2(x).abs()
         return x.detach() if self.how == "detached" else x
 
@@ -327,18 +371,13 @@ def test_nothing_is_changed(how: str) -> None:
     assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
 
 
-def test_operation_without_a_rule_is_named_with_its_module() -> None:
-    with pytest.raises(
-        NotImplementedError,
-        match=r"no rule for the energy of aten::mul of complex numbers in the backward pass of 'mixer'",
-    ):
-        energy_map(Failing("rule"), (1, 4, 4))
+@pytest.mark.parametrize(("how", "named"), [("rule", "aten::sin"), ("complex", "aten::mul of complex numbers")])
+def test_operation_without_a_rule_is_named_with_its_module(how: str, named: str) -> None:
+    with pytest.raises(NotImplementedError, match=f"no rule for the energy of {named} in the backward pass of 'mixer'"):
+        energy_map(Failing(how), (1, 4, 4))
 
 
 def test_product_of_two_gradients_has_no_rule() -> None:
-    from gradlens.geometry.energy.rules import RULES
-    from gradlens.geometry.energy.tensor import Energy, NoRuleError
-
     one, other = (Energy(torch.ones(2, 2), 0, torch.float32, RULES) for _ in range(2))
     for product in (torch.mul, torch.mm, torch.div):
         with pytest.raises(NoRuleError):

@@ -16,6 +16,8 @@ from gradlens.geometry.energy.rules import RULES
 from gradlens.geometry.energy.tensor import Energy, NoRuleError
 from gradlens.modules import at_work, undisturbed
 
+TOPS = 6  # noise images on which the top logit is looked up, to see whether they share it
+
 
 def backward_energy(
     model: nn.Module, input_size: Sequence[int], *, seed: int = 0, score: Literal["random", "top"] = "random"
@@ -23,8 +25,9 @@ def backward_energy(
     """Predicted energy at each position of the input gradient.
 
     "random" asks for a score in a random direction, another for each image: every entry of every floating-point output
-    counts 1, and the energies of the outputs are added. "top" asks for `gradlens.gradients.top_logit`: all images then
-    share a direction, and what reaches all positions with the same sign is added with its sign before it is squared.
+    counts 1, and the energies of the outputs are added. "top" asks for `gradlens.gradients.top_logit`: where images share
+    their top logit, as those of most untrained networks do, what reaches all positions with the same sign is added with
+    its sign before it is squared. One direction paints one pattern into every image.
 
     Range: [0, inf), mean 1.
     Blind to: the sign of what passes; correlation between weights, which is what training adds.
@@ -33,7 +36,7 @@ def backward_energy(
         model: any module that maps `[1 *input_size]` to a tensor, or to tuples, lists and dicts of tensors.
         input_size: `[C *spatial]` of one image, no batch.
         seed: of the noise image that sets gates, ReLU masks and pool routes.
-        score: whose gradient; "top" is the largest logit on that noise image, of a critic the mean of its output.
+        score: whose gradient; "top" looks the largest logit up on six noise images; of a critic it is the mean output.
 
     Returns:
         `[*spatial]`, summed over channels, float64 on the CPU.
@@ -56,12 +59,17 @@ def backward_energy(
         raise ValueError(f'score: must be "random" or "top", got {score!r}')
     origins = _Origins({module: name for name, module in model.named_modules()})
     with undisturbed(model), torch.enable_grad():
-        image = _noise(model, input_size, seed).requires_grad_()
+        image, *others = _noise(model, input_size, seed, TOPS if score == "top" else 1)
+        image.requires_grad_()
         with sdpa_kernel(SDPBackend.MATH), origins:
-            outputs = [t for t in _tensors(_run(model, image)) if t.requires_grad]
+            drawn = [list(_tensors(_run(model, image)))]
+        with torch.no_grad():
+            drawn += [list(_tensors(_run(model, other))) for other in others]
+        draws = [d for d in zip(*drawn, strict=True) if d[0].requires_grad]
+        outputs = [d[0] for d in draws]
         if not outputs:
             raise ValueError("model: returns no floating-point tensor that depends on its input")
-        gradients = [_gradient(output, score) for output in outputs]
+        gradients = [_gradient(d, score) for d in draws]
         try:
             (energy,) = torch.autograd.grad(outputs, image, gradients, allow_unused=True)
         except NoRuleError as error:
@@ -123,29 +131,32 @@ def _failed_in(error: Exception, names: Mapping[nn.Module, str]) -> str:
     return repr(name) if name else "the network itself"
 
 
-def _noise(model: nn.Module, input_size: Sequence[int], seed: int) -> Tensor:
-    """A standard normal image `[1 *input_size]` as the model's parameters are."""
+def _noise(model: nn.Module, input_size: Sequence[int], seed: int, count: int) -> list[Tensor]:
+    """Standard normal images `[1 *input_size]` as the model's parameters are."""
     place = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    image = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(seed))
-    return image.to(place)
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(1, *input_size, generator=generator).to(place) for _ in range(count)]
 
 
-def _gradient(output: Tensor, score: str) -> Energy:
-    """The gradient of the score with respect to an output."""
+def _gradient(draws: Sequence[Tensor], score: str) -> Energy:
+    """The gradient of the score with respect to an output, of which further images are at hand for the top logit.
+
+    With n_k of K images that have logit k on top, two different images share it with probability n_k (n_k - 1) / K (K - 1):
+    that is the energy of the mean; the rest of n_k / K is variance.
+    """
+    output = draws[0].detach()
     dtype = torch.promote_types(output.dtype, torch.float32)
-    with torch.no_grad():
-        if score == "random":
-            return Energy(torch.ones_like(output, dtype=dtype), 0, output.dtype, RULES)
-        maps = output.flatten(2) if output.ndim > 2 else output.view(1, -1, 1)
-        if maps.shape[1] > 1 and maps.shape[2] > 1:
-            raise ValueError(
-                f'score: "top" needs logits, the output {list(output.shape)} is several maps; use "random"'
-            )
-        chosen = torch.zeros_like(maps)
-        chosen[0, maps[0].mean(1).argmax()] = 1
-        return Energy(torch.zeros_like(output, dtype=dtype), 0, output.dtype, RULES).about(
-            chosen.view(output.shape), 0, 1
-        )
+    if score == "random":
+        return Energy(torch.ones_like(output, dtype=dtype), 0, output.dtype, RULES)
+    maps = [draw.detach().flatten(2) if draw.ndim > 2 else draw.detach().view(1, -1, 1) for draw in draws]
+    shape = maps[0].shape
+    if shape[1] > 1 and shape[2] > 1:
+        raise ValueError(f'score: "top" needs logits, the output {list(output.shape)} is several maps; use "random"')
+    tops = torch.stack([m.mean(2)[0].argmax() for m in maps]).bincount(minlength=shape[1]).to(dtype)
+    shared = tops * (tops - 1) / (len(maps) * (len(maps) - 1))
+    rest = (tops / len(maps) - shared)[:, None].expand(shape).reshape(output.shape)
+    mean = shared.sqrt().to(output.dtype)[:, None].expand(shape).reshape(output.shape)
+    return Energy(rest, 0, output.dtype, RULES).about(mean, 0, 1)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -168,7 +179,7 @@ def _map(energy: Energy) -> Tensor:
         values = energy.plus(energy.expected.to(values.dtype).square(), 2 * energy.expected_exponent).variance
     total = values.detach().double().cpu().sum((0, 1)).clamp(min=0)
     mean = total.mean()
-    if not mean > 0:
+    if not 0 < mean < torch.inf:
         raise ValueError(
             f"model: the energy that reaches its input is {float(mean):g} on average, which has no map; is a layer on "
             "the way, such as the last, initialised to zero?"

@@ -69,18 +69,13 @@ class Energy(Tensor):
 
     def times(self, values: Tensor, exponent: int = 0, dtype: torch.dtype | None = None) -> "Energy":
         """`values * 2**exponent` in units of this energy, rescaled where float32 would run out of room."""
-        peak = float(values.max()) if values.numel() else 0.0
-        if peak > 0 and math.isfinite(peak) and abs(shift := math.frexp(peak)[1]) > ROOM:
-            shift = max(-100, min(100, shift))
-            values, exponent = values * 2.0**-shift, exponent + shift
-        return self.like(values, self.exponent + exponent, dtype)
+        values, shift = rescaled(values)
+        return self.like(values, self.exponent + exponent + shift, dtype)
 
     def about(self, mean: Tensor, exponent: int = 0, channel: int | None = None) -> "Energy":
         """The same variance about `mean * 2**exponent`."""
-        peak = float(mean.abs().max()) if mean.numel() else 0.0
-        if peak > 0 and math.isfinite(peak) and abs(shift := math.frexp(peak)[1]) > ROOM:
-            shift = max(-100, min(100, shift))
-            mean, exponent = mean * 2.0**-shift, exponent + shift
+        mean, shift = rescaled(mean)
+        exponent += shift
         values = self.variance
         if mean.stride() != values.stride():
             mean, values = mean.contiguous(), values.contiguous()
@@ -93,13 +88,24 @@ class Energy(Tensor):
         if exponent == self.exponent:
             return self.like(self.variance + values)
         other = self.like(values, exponent)
-        common = max((e.exponent for e in (self, other) if e.variance.any()), default=exponent)
+        common = max(
+            (e.exponent for e in (self, other) if e.variance.numel() and e.variance.amax() > 0), default=exponent
+        )
         return self.like(self.at(common) + other.at(common), common)
 
     def at(self, exponent: int) -> Tensor:
         """The values in units of `2**exponent`."""
         shift = self.exponent - exponent
         return self.variance if shift == 0 else self.variance * 2.0 ** max(-1000, min(1000, shift))
+
+
+def rescaled(values: Tensor) -> tuple[Tensor, int]:
+    """(values over 2**shift, shift): 0 unless the largest is so far from 1 that float32 might run out of room."""
+    peak = max(abs(float(end)) for end in torch.aminmax(values)) if values.numel() else 0.0
+    if peak == 0 or not math.isfinite(peak) or abs(shift := math.frexp(peak)[1]) <= ROOM:
+        return values, 0
+    shift = max(-100, min(100, shift))
+    return values * 2.0**-shift, shift
 
 
 def energies(arguments: Any) -> list[Energy]:

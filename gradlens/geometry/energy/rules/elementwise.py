@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlens.geometry.energy.tensor import Energy, NoRuleError, Operation, Rule, energies
+from gradlens.geometry.energy.tensor import Energy, NoRuleError, Operation, Rule, energies, rescaled
 
 KEPT = 1e-3  # a mean with a smaller share of the energy is counted as variance, which saves its way
 
@@ -14,8 +14,8 @@ KEPT = 1e-3  # a mean with a smaller share of the energy is counted as variance,
 def rooted(operation: Operation, *arguments: Any, **options: Any) -> Energy:
     """g' = d g, entry by entry: e' = d^2 e, the square of what the operation makes of the root of e."""
     energy = _only(operation, arguments)
-    root = _on(operation, arguments, options, energy, energy.variance.sqrt())
-    return energy.times(root.square_(), dtype=_dtype(arguments))
+    root, shift = rescaled(_on(operation, arguments, options, energy, energy.variance.sqrt()))
+    return energy.like(root.square_(), energy.exponent + 2 * shift, _dtype(arguments))
 
 
 def scaled(operation: Operation, *arguments: Any, **options: Any) -> Energy:

@@ -48,14 +48,16 @@ def averaged_to_size(operation: Operation, energy: Energy, x: Tensor) -> Energy:
 def interpolated(operation: Operation, energy: Energy, output: Sequence[int], size: Sequence[int], *how: Any) -> Energy:
     """Linear and cubic interpolation, which are products of one matrix an axis."""
     forward = getattr(torch.ops.aten, operation._schema.name.removeprefix("aten::").removesuffix("_backward"))
+    scales: list[Any]
     align, *scales = how
     scales += [None] * (len(output) - len(scales))  # the dispatcher leaves out what is at its default
     values = energy.variance
     for axis, (extent, length) in enumerate(zip(size[2:], output, strict=True)):
         others = [1] * (len(output) - 1)
         lone = torch.eye(extent, dtype=values.dtype, device=values.device).view(1, extent, *others, extent)
-        none = [None] * len(others)
-        matrix = forward.default(lone, [*others, length], align, *none, scales[axis]).view(extent, length)
+        matrix = forward.default(lone, [*others, length], align, *[None for _ in others], scales[axis]).view(
+            extent, length
+        )
         values = torch.movedim(torch.movedim(values, axis + 2, -1) @ matrix.square().T, -1, axis + 2)
     return energy.times(values)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradlens.geometry.energy.rules.structure import added
-from gradlens.geometry.energy.tensor import Energy, NoRuleError, Operation, Rule
+from gradlens.geometry.energy.tensor import Energy, NoRuleError, Operation, Rule, rescaled
 
 
 def product(operation: Operation, one: Tensor, other: Tensor, **options: Any) -> Energy:
@@ -48,8 +48,8 @@ def mean(
 
 def squared(matrix: Tensor, energy: Energy) -> tuple[Tensor, int]:
     """(the squared entries of `matrix` in the energy's precision, in units of 2**exponent; that exponent)."""
-    values = matrix.to(energy.variance.dtype).square()
-    return values, 0
+    values, shift = rescaled(matrix.to(energy.variance.dtype))
+    return values.square(), 2 * shift
 
 
 RULES: Mapping[str, Rule] = {

@@ -22,7 +22,7 @@ def joined(operation: Operation, *arguments: Any, **options: Any) -> Any:
     every = energies((*arguments, *options.values()))
     exponent = every[0].exponent
     if any(energy.exponent != exponent for energy in every):
-        exponent = max((e.exponent for e in every if e.variance.any()), default=exponent)
+        exponent = max((e.exponent for e in every if e.variance.numel() and e.variance.amax() > 0), default=exponent)
     whole = _bare(_squared(arguments, exponent), exponent), _bare(_squared(options, exponent), exponent)
     return _dressed(every[0].like(every[0].variance, exponent), operation(*whole[0], **whole[1]))
 
