@@ -4,8 +4,8 @@ Each of `analyses/architectures.txt` is built by timm with random weights of thr
 taken, or a default residual network sends its gradient through its shortcuts alone; a head that starts at zero is left
 out). Measured: gradients at 32 images of
 normal noise, each image's energy divided by its mean, `set_imbalance` over the images. The score is a random direction
-among the logits, another for each image; beside it the largest logit, often the same one for all noise, which then paints
-one pattern into every image. Predicted: the imbalance of `energy_map` for either score, which sees one noise image and no
+among the logits, another for each image; of the first `--top` networks also the largest logit, often the same one for all
+noise, which then paints one pattern into every image. Predicted: the imbalance of `energy_map` for either score, which sees one noise image and no
 gradient. All are averaged over the seeds, at every period of the network up to a seventh of its input (the divisors of its
 strides), on the whole map and 32 px inside its border. One file a network and side is kept in `--cells`; what is there is
 not done again. Run: `python -m analyses.prediction`.
@@ -38,6 +38,7 @@ IMAGES = 32
 INSIDE = 32  # pixels from the border
 SHARE = 7  # the longest period is this part of the input
 REGIONS = ("whole", "inside")
+RANDOM = ("measured", "predicted")
 METRICS = {
     "measured": "set_imbalance", "predicted": "predicted_imbalance",
     "measured_top": "set_imbalance, largest logit", "predicted_top": "predicted_imbalance, largest logit",
@@ -55,6 +56,7 @@ class Config:
     ] = ()
     _: KW_ONLY
     cells: Annotated[Path, Parameter(help="Folder of one file a network, kept between runs.")] = Path("runs/prediction")
+    top: Annotated[int, Parameter(help="Of so many networks, the first ones, also the largest logit.")] = 100
     batch_size: Annotated[int, Parameter(help="Noise images at once.")] = 8
     device: Annotated[str, Parameter(help="cpu, cuda.")] = "cpu"
     sides: Annotated[
@@ -76,8 +78,9 @@ def run(config: Config) -> Results:
     config.cells.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
     with progress("prediction", len(names)) as advance:
-        for name in names:
-            rows += _rows(name, {side: _cell(config, name, side) for side in config.sides or SIDES})
+        for number, name in enumerate(names):
+            sides = config.sides or (SIDES if number < config.top else RANDOM)
+            rows += _rows(name, {side: _cell(config, name, side) for side in sides})
             advance()
     manifest = circumstances() | {"command": "python -m analyses.prediction", "seeds": SEEDS, "device": config.device}
     return Results(pd.DataFrame(rows).reindex(columns=list(COLUMNS)), {}, manifest)
@@ -218,16 +221,16 @@ def _rows(name: str, cells: dict[str, dict[str, Any]]) -> list[dict]:
     failed = next((cell["error"] for cell in cells.values() if "error" in cell), None)
     if failed:
         return [plain | {"metric": "failed", "kind": failed}]
-    if set(cells) != set(SIDES):
+    if not set(cells) >= set(RANDOM):
         return []
     rows = []
     for region in REGIONS:
         for period in cells["predicted"]["periods"]:
             if period not in _periods(cells["measured"]["input_size"]):
                 continue
-            for side, metric in METRICS.items():
-                value = np.array(cells[side]["values"][region][str(period)])
-                row = plain | {"period": period, "kind": region, "metric": metric}
+            for side, cell in cells.items():
+                value = np.array(cell["values"][region][str(period)])
+                row = plain | {"period": period, "kind": region, "metric": METRICS[side]}
                 rows.append(row | {"value": value.mean(), "low": value.min(), "high": value.max()})
     return rows
 
@@ -251,7 +254,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
             allowed=np.maximum(0.10, 0.15 * part["measured"].abs()),
             scatter=values["high"][measured] - values["low"][measured],
         )
-        found.append(part.reset_index())
+        found.append(part.dropna(subset=["measured", "predicted"], how="all").reset_index())
     return pd.concat(found, ignore_index=True).rename(columns={"kind": "region"})
 
 
@@ -276,7 +279,8 @@ def between(table: pd.DataFrame) -> float:
     The prediction for the largest logit supposes that all images share it; where they share it in part, the truth is between.
     """
     found = differences(table).set_index(["model", "period", "region", "score"])
-    top, random = (found.xs(score, level="score") for score in ("top", "random"))
+    top = found.xs("top", level="score")
+    random = found.xs("random", level="score").loc[top.index]
     low = np.minimum(top["predicted"], random["predicted"]) - top["allowed"]
     high = np.maximum(top["predicted"], random["predicted"]) + top["allowed"]
     inside = (top["measured"] >= low) & (top["measured"] <= high)
