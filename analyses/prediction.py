@@ -2,13 +2,12 @@
 
 Each of `analyses/architectures.txt` is built by timm with random weights of three seeds (`zero_init_last=False` where it is
 taken, or a default residual network sends its gradient through its shortcuts alone; a head that starts at zero is left
-out). Measured: gradients at 32 images of
-normal noise, each image's energy divided by its mean, `set_imbalance` over the images. The score is a random direction
-among the logits, another for each image; of the first `--top` networks also the largest logit, often the same one for all
-noise, which then paints one pattern into every image. Predicted: the imbalance of `energy_map` for either score, which sees one noise image and no
-gradient. All are averaged over the seeds, at every period of the network up to a seventh of its input (the divisors of its
-strides), on the whole map and 32 px inside its border. One file a network and side is kept in `--cells`; what is there is
-not done again. Run: `python -m analyses.prediction`.
+out). Measured: gradients at 32 images of normal noise, each image's energy divided by its mean, `set_imbalance` over the
+images. The score is a random direction among the logits, another for each image; of the first `--top` networks also the
+largest logit, often the same one for all noise, which then paints one pattern into every image. Predicted: the imbalance of
+`energy_map` for either score, which sees noise but no gradient. All are averaged over the seeds, at every period of the
+network up to a seventh of its input (the divisors of its strides), on the whole map and 32 px inside its border. One file a
+network and side is kept in `--cells`; what is there is not done again. Run: `python -m analyses.prediction`.
 """
 
 import json
@@ -247,6 +246,8 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for score, ending in (("random", ""), ("top", "_top")):
         measured, predicted = (METRICS[f"{side}{ending}"] for side in ("measured", "predicted"))
+        if measured not in values["value"]:
+            continue
         part = pd.DataFrame({"measured": values["value"][measured], "predicted": values["value"][predicted]})
         part = part.assign(
             score=score,

@@ -7,6 +7,7 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 from cyclopts import Parameter
 
@@ -228,8 +229,9 @@ def networks(run: Certificates) -> Drawn:
             "The largest deviation at each period, of the harmonics that no smaller period has, over levels 0.5, 1 and 2."
         ]),
         picture(path, alt="Responses of the trained networks to one constant", caption=[
-            "What each makes of one constant, as on page 1. A constant is no photograph, and what training evens out for its "
-            "data it need not even out for constants: this says what a network can write, not what it does write."
+            "What each makes of one constant: response minus its mean in rms of the response, each on the scale that stands "
+            "above it. A constant is no photograph, and what training evens out for its data it need not even out for "
+            "constants: this says what a network can write, not what it does write."
         ]),
     ]  # fmt: skip
     return blocks, {path: _networks(run, names)}
@@ -237,15 +239,15 @@ def networks(run: Certificates) -> Drawn:
 
 @figures.styled
 def _networks(run: Certificates, names: Sequence[str]) -> bytes:
-    figure, axes = figures.new_figure(6.7, 1.9 if len(names) > 1 else 2.4, 1, max(len(names), 2))
-    drawn = None
+    figure, axes = figures.new_figure(6.7, 1.5 if len(names) > 1 else 2.2, 1, max(len(names), 2))
     for ax, name in zip(axes[0], names, strict=False):
-        drawn = figures.draw_gradient(ax, run.results.arrays[f"response/{name}"], scale=2.0, title=name)
+        response = run.results.arrays[f"response/{name}"]
+        most = max(float(np.abs(response).max()), 1e-9)
+        title = f"{name.replace(', ', ',' + chr(10))}\n± {percent(most)}"
+        figures.draw_gradient(ax, response, scale=most, title=title)
         ax.title.set_fontsize(6.5)
     for ax in axes[0][len(names) :]:
         ax.set_axis_off()
-    assert drawn is not None
-    figures.add_scale(figure, drawn, axes, "response minus its mean, in rms of the response")
     return figures.svg(figure)
 
 
@@ -262,12 +264,14 @@ def shrinking(run: Certificates) -> Drawn:
         verdict = told["verdicts"]["signed"], told["verdicts"]["energy"]
         rows.append([name, *cells, ", ".join(map(str, told["periods"])), " / ".join(verdict), _says(told)])
     blocks: list[Block] = [
+        pagebreak(),
         heading("Layers and networks that shrink: the gradient"),
         paragraph(
             "A strided convolution hands its gradient back as a transposed convolution does its output. Linear layers are read "
             "and measured exactly. Max-pools and ReLUs are asked at random inputs, never at a constant, whose ties would send "
             "everything to one pixel in four; there a deviation counts above what balanced random signs of 32 draws make.",
         ),
+        *_blur(run),
         table(
             {"layer": "left", "signed: w": "right", "m": "right", "energy: w": "right", "m ": "right", "px": "left",
              "verdicts": "left", "what the source says": "left"},
@@ -279,7 +283,6 @@ def shrinking(run: Certificates) -> Drawn:
             ],
             stretch="what the source says",
         ),
-        *_blur(run),
     ]  # fmt: skip
     return blocks, {}
 
