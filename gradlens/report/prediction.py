@@ -240,7 +240,7 @@ def _compensation(predicted: Predicted) -> list[Part]:
         strong("Learned compensation: "),
         plain(
             f"{enumeration(said)}. The prediction takes the weights' sizes and assumes their signs independent; the "
-            "difference is what training has put into the signs."
+            "difference is what training has put into the signs and, beside it, that photographs open other gates than noise."
         ),
     ]
 
