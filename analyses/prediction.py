@@ -274,20 +274,6 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def between(table: pd.DataFrame) -> float:
-    """The share of cells whose largest logit's imbalance lies, give or take what is allowed, between both predictions.
-
-    The prediction for the largest logit supposes that all images share it; where they share it in part, the truth is between.
-    """
-    found = differences(table).set_index(["model", "period", "region", "score"])
-    top = found.xs("top", level="score")
-    random = found.xs("random", level="score").loc[top.index]
-    low = np.minimum(top["predicted"], random["predicted"]) - top["allowed"]
-    high = np.maximum(top["predicted"], random["predicted"]) + top["allowed"]
-    inside = (top["measured"] >= low) & (top["measured"] <= high)
-    return float(inside.to_numpy().mean())
-
-
 def main() -> None:
     """The command line."""
     app = application("python -m analyses.prediction", "Predicted and measured unevenness of input gradients.")
