@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from gradlens.gradients import (
     stage_periods,
     top_logit,
 )
+from gradlens.gradients.stream import _fetched
 from gradlens.images import batches, fit, photographs
 from gradlens.probes import Stage, stages
 from gradlens.spectra import LatticeStatistics, lattice_statistics
@@ -660,6 +661,27 @@ def test_what_goes_wrong_in_the_stream_comes_through(error: BaseException) -> No
         collect(Net().double(), stream(), periods=(2,), advance=told.append)
     assert raised.value is error
     assert told == [2] and not fetchers()
+
+
+def test_the_fetching_thread_takes_no_cores_from_the_network() -> None:
+    """Two pools of OpenMP on two cores took a ResNet-18 from 1.2 to 1.8 times its bare loop."""
+    seen: dict[str, int] = {}
+
+    def drawn() -> Iterator[Tensor]:
+        seen["fetching"] = torch.get_num_threads()
+        yield torch.rand(2, 3, 8, 8)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for _ in _fetched(drawn(), torch.device("cpu")):
+            seen["here"] = torch.get_num_threads()
+        later = threading.Thread(target=lambda: seen.update(later=torch.get_num_threads()))
+        later.start()
+        later.join()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {"fetching": 1, "here": 2, "later": 2}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=repr)

@@ -168,8 +168,11 @@ def _fetched(batches: Iterable[Batch], device: torch.device) -> Generator[tuple[
         pinned = device.type == "cuda" and images.device.type == "cpu"
         return labels, torch.empty_like(images, pin_memory=pinned, requires_grad=False).copy_(images.detach())
 
-    count = 0
-    with ThreadPoolExecutor(1, "gradlens-fetch") as thread:
+    count, threads = 0, torch.get_num_threads()
+    # one thread is enough to fetch: with a pool of its own it would take the cores from the network's
+    with ThreadPoolExecutor(1, "gradlens-fetch", initializer=torch.set_num_threads, initargs=(1,)) as thread:
+        thread.submit(torch.get_num_threads).result()
+        torch.set_num_threads(threads)  # what threads that start later take over
         pending = deque(thread.submit(fetch) for _ in range(AHEAD))
         try:
             while (batch := pending.popleft().result()) is not None:
