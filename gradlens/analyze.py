@@ -162,7 +162,7 @@ def measure_models(config: Config) -> Results:
         "models": entries,
         "images": list(names),
         "skipped": [{"name": name, "reason": reason} for name, reason in unreadable.items()],
-        "partial": len(tables) < len(models) or len(names) + len(unreadable) < len(found),
+        "partial": len(entries) < len(models) or len(names) + len(unreadable) < len(found),
         "asked": {"models": len(models), "images": len(found)},
         "device": str(device),
         "dtype": config.dtype,
