@@ -144,6 +144,15 @@ def written_into(x: Tensor) -> Tensor:
     return y
 
 
+def overwritten(a: Tensor, b: Tensor) -> Tensor:
+    """A product with what a variable was before it was overwritten, and one with what took a function's place."""
+    root, function = a.flip(1), a.sigmoid()
+    before = root.sigmoid()
+    root.copy_(b)
+    function.copy_(b)
+    return torch.cat([before * root, function * a], 1)
+
+
 def halves(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """A function of the first two and the last two channels."""
     return lambda x: function(*x.chunk(2, 1))
@@ -191,6 +200,7 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "sum and product": halves(lambda a, b: torch.addcmul(a, b, b.flip(1), value=0.5)),
     "chosen": halves(lambda a, b: torch.where(torch.arange(4) % 2 == 0, a, b)),
     "slices": written_into,
+    "overwritten": halves(overwritten),
     "joined": lambda x: torch.cat([x, x.flip(1), x.roll(1, 2), torch.stack([x[:, 0], x[:, 1]], 1)], 1),
     "shuffled": lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 4),
     "reflected": lambda x: F.pad(F.pad(x, (1, 2, 1, 0), mode="reflect"), (1, 1, 1, 1), value=3.0),
@@ -278,11 +288,21 @@ def test_rules_that_are_close(name: str) -> None:
     check(APPROXIMATE[name], 0.15)
 
 
-def test_a_single_entry_standardised_is_nothing() -> None:
-    mean, deviation = carried(
-        F.instance_norm, torch.randn(1, 2, 1, 2)[..., :1].repeat(1, 1, 1, 2), torch.zeros(1, 2, 1, 2)
-    )
-    assert mean.eq(0).all() and deviation.eq(0).all()
+def test_one_entry_has_no_statistics() -> None:
+    """Standardised it is 0, its share is 1, and neither varies."""
+    mean, deviation = torch.full((1, 4, 4, 1), 2.0).double(), torch.full((1, 4, 4, 1), 3.0).double()
+    for function, value in ((lambda x: F.layer_norm(x, (1,)), 0), (lambda x: F.softmax(x, -1), 1)):
+        got = carried(function, mean, deviation)
+        assert got[0].eq(value).all() and got[1].eq(0).all()
+
+
+def test_the_largest_of_nearly_constant_entries_is_the_largest() -> None:
+    """Means 1e38 deviations apart, as in a window that reaches over the border: no more and no less than a maximum."""
+    mean = torch.randn(1, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    got = carried(pool, mean, torch.full_like(mean, 1e-39))
+    torch.testing.assert_close(got[0], pool(mean))  # the rounding of float32
+    torch.testing.assert_close(got[1], torch.full_like(got[1], 1e-39), rtol=0, atol=1e-44)
 
 
 def test_weights_that_depend_on_the_latent() -> None:
@@ -512,9 +532,18 @@ def test_what_has_no_map_says_so(model: nn.Module, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_a_network_in_training_is_read_as_in_use() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    norm.running_var = torch.tensor([0.1, 1.0, 2.0, 9.0])
+    network = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), norm, nn.ReLU(), nn.Dropout(0.9), nn.Conv2d(4, 1, 3))
+    assert torch.equal(forward_energy(network.train(), (2, 8, 8)), forward_energy(network.eval(), (2, 8, 8)))
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_network_is_left_as_it_was(fails: bool) -> None:
     network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4).eval(), nn.ReLU(inplace=True), nn.Dropout())
+    network.append(Call(lambda x: x + torch.randn_like(x)))
     if fails:
         network.append(Call(lambda x: x.cumprod(-1)))
     network[0].weight.grad = torch.ones_like(network[0].weight)
