@@ -13,6 +13,7 @@ SUBMODULES = (
     "checkpoints",
     "compare",
     "console",
+    "dream",
     "figures",
     "geometry",
     "gradients",

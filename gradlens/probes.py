@@ -49,6 +49,7 @@ class Probe:
         self._modules = {name: _layer(model, name) for name in layers}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self.activations: dict[str, Tensor] = {}
+        self.wanted: frozenset[str] = frozenset()  # once these are recorded, the forward pass ends
 
     def __enter__(self) -> "Probe":
         if self._handles:
@@ -103,11 +104,49 @@ class Probe:
                     f"layer {name!r} returns a {type(output).__name__}, not a tensor; name a layer inside it"
                 )
             calls = sum(key == name or key.startswith(f"{name}#") for key in self.activations)
+            key = name if calls == 0 else f"{name}#{calls + 1}"
+            if self.wanted and self.wanted <= {key, *self.activations}:
+                self.activations[key] = output
+                raise _EnoughError
             kept = output.clone()  # a layer may return its own input, which others may work on in place
-            self.activations[name if calls == 0 else f"{name}#{calls + 1}"] = kept
+            self.activations[key] = kept
             return kept.clone()
 
         return record
+
+
+class _EnoughError(Exception):
+    """All that was asked for is recorded; the rest of the forward pass is for nobody."""
+
+
+def activations(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """What `layers` return for `images`, from a forward pass that ends at the last of them.
+
+    Args:
+        model: any module; it runs in the mode it is in.
+        images: `[N C *spatial]`, as the model takes them.
+        layers: dotted names, as in `named_modules()`, `name#2` for the second run of a layer.
+
+    Raises:
+        ValueError: there is no such layer, it was never reached, or it returns no tensor.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(1, 1))
+        >>> activations(model, torch.rand(1, 3, 8, 8), ["1"])["1"].shape    # the last layer, which would fail, never runs
+        torch.Size([1, 4, 6, 6])
+    """
+    probe = Probe(model, sorted({layer.split("#")[0] for layer in layers}))
+    probe.wanted = frozenset(layers)
+    try:
+        with probe:
+            model(images)
+    except _EnoughError:
+        pass
+    probe.check_reached()
+    missing = [layer for layer in layers if layer not in probe.activations]
+    if missing:
+        raise ValueError(f"the forward pass never reached {', '.join(map(repr, missing))}")
+    return {layer: probe.activations[layer] for layer in layers}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ because in eval mode the images of a batch do not touch. Attributions are what p
 
 from gradlens.gradients.attributions import METHODS, Method, attribute
 from gradlens.gradients.inputs import input_gradient
-from gradlens.gradients.scores import Score, output_tensor, top_logit
+from gradlens.gradients.scores import Score, logits, output_tensor, top_logit
 from gradlens.gradients.stream import GradientStatistics, collect, network_periods, stage_periods
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "attribute",
     "collect",
     "input_gradient",
+    "logits",
     "network_periods",
     "output_tensor",
     "stage_periods",
