@@ -14,6 +14,7 @@ SUBMODULES = (
     "compare",
     "console",
     "dream",
+    "dreams",
     "figures",
     "geometry",
     "gradients",

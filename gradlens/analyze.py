@@ -34,12 +34,14 @@ from gradlens.results import Results, circumstances, new_run, run_folder
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gradlens.dreams import Dreamt
     from gradlens.gradients import GradientStatistics
     from gradlens.models import Model
     from gradlens.predict import Prediction
 
 PURPOSE = "How much of a network's input gradient is checkerboard: a table, figures and a PDF."
 Method = Literal["gradient", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop", "occlusion"]
+Part = Literal["dream", "blame"]
 
 
 @Parameter(name="*")
@@ -82,6 +84,9 @@ class Config:
         Parameter(help="In pixels; those of the network's strides unless given.", consume_multiple=True),
     ] = None
     window: Annotated[int, Parameter(help="Side of the Welch windows in pixels; at least four periods are used.")] = 32
+    without: Annotated[
+        tuple[Part, ...], Parameter(help="Leave these pages out: dream takes the longest.", consume_multiple=True)
+    ] = ()
     batch_size: Annotated[int, Parameter(help="Images at once.")] = 16
     limit: Annotated[int | None, Parameter(help="Use only so many images.")] = None
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps.")] = "cpu"
@@ -144,12 +149,17 @@ def measure_models(config: Config) -> Results:
                 tables.append(pd.DataFrame(foreseen.rows))
                 arrays |= {f"{index}/{k}": v for k, v in foreseen.arrays.items()}
             windows = {str(period): list(statistics.gradient.window[period]) for period in periods}
+            dreamt = _dreamt(model, found, periods, config) if _wanted("dream", config) and not stopped() else None
+            if dreamt is not None:
+                tables.append(dreamt.rows)
+                arrays |= {f"{index}/{k}": v for k, v in dreamt.arrays.items()}
             entries.append(
                 asdict(info)
                 | {"stages": [asdict(stage) for stage in stages], "windows": windows}
                 | {"examples": statistics.example_names}
                 | {"skipped": statistics.skipped, "first_skipped": statistics.first_skipped}
                 | ({} if foreseen is None else {"prediction": foreseen.told})
+                | ({} if dreamt is None else {"dream": dreamt.told})
             )
     if not tables:
         raise KeyboardInterrupt
@@ -206,6 +216,31 @@ def _foreseen(model: "Model", periods: Sequence[int]) -> "Prediction":
     except (ValueError, NotImplementedError) as error:
         say(f"no prediction for {model.info.name!r}: {first_line(error)}")
         return Prediction([], {}, {"failed": first_line(error)})
+
+
+def _wanted(part: Part, config: Config) -> bool:
+    """Whether `part` belongs to this run: of gradients only, and unless it is left out."""
+    return config.method == "gradient" and part not in config.without
+
+
+def _dreamt(model: "Model", found: Sequence, periods: Sequence[int], config: Config) -> "Dreamt":
+    """The pair of dreams of the first photograph that reads; why there is none, where that is so."""
+    import pandas as pd
+
+    from gradlens.dreams import Dreamt, pair
+    from gradlens.images import UnreadableError
+
+    for photograph in found:
+        try:
+            image = photograph.open()
+        except UnreadableError:
+            continue
+        try:
+            return pair(model, image, name=photograph.name, periods=periods, seed=config.seed)
+        except (ValueError, NotImplementedError, RuntimeError) as error:
+            say(f"no dream of {model.info.name!r}: {first_line(error)}")
+            return Dreamt(pd.DataFrame(), {}, {"failed": first_line(error)})
+    raise AssertionError("unreachable: one photograph was measured")
 
 
 def _stages(model: "Model", device: Any, dtype: str) -> list:

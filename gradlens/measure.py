@@ -5,7 +5,7 @@ as it is: never resized, never cropped. Torch is imported after the first line i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -184,6 +184,7 @@ def _stream(
 
     from gradlens.pictures import batches_of
     from gradlens.spectra import LatticeStream, fine_detail, normalised_power
+    from gradlens.spectra.statistics import of_pictures
 
     stream, detail, powers = LatticeStream(periods, window=window), LatticeStream(periods, window=window), []
     measured = False
@@ -200,16 +201,7 @@ def _stream(
                 break
     if not measured:
         return None
-    return _of_both(stream.compute(), detail.compute()), torch.cat(powers) if powers else None
-
-
-def _of_both(pictures: "LatticeStatistics", detail: "LatticeStatistics") -> "LatticeStatistics":
-    """The statistics of `pictures`, with the measures of energy taken from their `detail`."""
-    mixed = {
-        name: {key: getattr(detail if key[0] == "envelope" else pictures, name)[key] for key in getattr(pictures, name)}
-        for name in ("contrast", "p_value", "share")
-    }
-    return replace(pictures, **mixed, imbalance=detail.imbalance, energy=detail.energy, mean_energy=detail.mean_energy)
+    return of_pictures(stream.compute(), detail.compute()), torch.cat(powers) if powers else None
 
 
 def _differences(

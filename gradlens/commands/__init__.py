@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from cyclopts import App
 
-from gradlens.commands import analyze, lint, ls, measure, predict, report
+from gradlens.commands import analyze, dream, lint, ls, measure, predict, report
 from gradlens.console import application, run
 
 COMMANDS: dict[str, Callable[[], App]] = {
     "analyze": analyze.build_app,
+    "dream": dream.build_app,
     "lint": lint.build_app,
     "ls": ls.build_app,
     "measure": measure.build_app,

@@ -16,7 +16,7 @@ from gradlens.dream.tiles import tiled
 from gradlens.dream.transforms import Jitter, Moment, Transform
 from gradlens.gradients import output_tensor
 from gradlens.modules import undisturbed
-from gradlens.probes import activations
+from gradlens.probes import Probe, activations
 
 Normalisation = Literal["mean-abs", "std", "rms", "max", "none"]
 Optimiser = Literal["ascent", "adam", "nadam"]
@@ -76,7 +76,8 @@ def dream(
 
     Args:
         model: any module that takes `image`; its parameters are not changed.
-        image: `[N C *spatial]` or `[C *spatial]` in [0, 1], on the model's device, or the size `[C *spatial]` of a picture
+        image: `[N C *spatial]` or `[C *spatial]` in [0, 1], on the model's device, float32 or float64 whatever the model's
+            dtype, or the size `[C *spatial]` of a picture
             that starts as grey with a little noise.
         objective: as in `gradlens.dream.objectives`, or the text that `named` reads. Several at once make a batch, a
             picture each.
@@ -123,7 +124,7 @@ def dream(
         sizes = _sizes(start.shape[2:], octaves, octave_scale)
         climb = _Climb(
             model, objectives, transforms, parameterisation or pixels(), normalisation, tile,
-            torch.Generator().manual_seed(seed),
+            torch.Generator().manual_seed(seed), _place(model).dtype,
         )  # fmt: skip
         climb.fit(start, sizes)
         return _through_octaves(climb, start, noise, sizes, path)
@@ -140,6 +141,7 @@ class _Climb:
     normalisation: Normalisation
     tile: int | None
     generator: torch.Generator
+    dtype: torch.dtype
     period: int = 1
 
     def fit(self, start: Tensor, sizes: Sequence[tuple[int, ...]]) -> None:
@@ -220,17 +222,14 @@ class _Climb:
         """What `layers` return for `images`, beside the picture itself."""
         inner = [name for name in layers if name not in (IMAGE, OUTPUT)]
         seen: dict[str, Any] = {IMAGE: images}
-        if OUTPUT in layers and not inner:
-            seen[OUTPUT] = output_tensor(self.model(images.clone()))
-        elif OUTPUT in layers:
-            from gradlens.probes import Probe
-
+        shown = images.to(self.dtype, copy=True)  # a copy, for a network that begins in place
+        if OUTPUT in layers:
             with Probe(self.model, inner) as probe:
-                seen[OUTPUT] = output_tensor(self.model(images.clone()))
+                seen[OUTPUT] = output_tensor(self.model(shown))
             probe.check_reached()
             seen |= probe.activations
         elif inner:
-            seen |= activations(self.model, images.clone() if images.requires_grad else images, inner)
+            seen |= activations(self.model, shown, inner)
         return seen
 
 
@@ -325,7 +324,7 @@ class _Path:
 
 def _start(model: nn.Module, image: Tensor | Sequence[int], count: int) -> tuple[Tensor, bool]:
     """The picture to begin with, once for each objective, `[N C *spatial]`; and whether it is grey and needs noise."""
-    place = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    place = _place(model)
     noise = not isinstance(image, Tensor)
     if isinstance(image, Tensor):
         if not image.is_floating_point() or image.ndim < 3:
@@ -336,10 +335,15 @@ def _start(model: nn.Module, image: Tensor | Sequence[int], count: int) -> tuple
         if not (found.min() >= 0 and found.max() <= 1):
             raise ValueError(f"image: must be in [0, 1], got {found.min().item():.3g} to {found.max().item():.3g}")
     else:
-        found = torch.full((1, *image), 0.5, device=place.device, dtype=place.dtype)
+        found = torch.full((1, *image), 0.5, device=place.device)
     if count > 1 and len(found) not in (1, count):
         raise ValueError(f"image: {len(found)} pictures for {count} objectives; give one, or one for each")
     return (found.expand(count, *found.shape[1:]) if count > 1 else found).clone(), noise
+
+
+def _place(model: nn.Module) -> Tensor:
+    """A tensor of the dtype and on the device that `model` works in."""
+    return next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
 
 
 def _sizes(extent: Sequence[int], octaves: int, factor: float) -> list[tuple[int, ...]]:

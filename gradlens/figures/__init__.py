@@ -18,6 +18,7 @@ from gradlens.figures.overlap import (
     draw_response,
     draw_tail,
 )
+from gradlens.figures.pictures import animation, png
 from gradlens.figures.prediction import Card, Unevenness, draw_agreement, draw_path, draw_unevenness
 from gradlens.figures.spectrum import draw_profile, draw_spectral_difference, draw_spectrum
 
@@ -33,6 +34,7 @@ __all__ = [
     "Card",
     "Unevenness",
     "add_scale",
+    "animation",
     "draw_agreement",
     "draw_classes",
     "draw_contrasts",
@@ -56,6 +58,7 @@ __all__ = [
     "draw_tail",
     "draw_unevenness",
     "new_figure",
+    "png",
     "styled",
     "svg",
 ]

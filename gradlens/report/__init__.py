@@ -10,6 +10,7 @@ from gradlens.report import (
     answer,
     calibration,
     control,
+    dreams,
     maps,
     method,
     phases,
@@ -32,6 +33,7 @@ from gradlens.results import Results, put_beside, write_whole
 
 SETS_TITLE = "How much of these images is checkerboard?"
 PREDICTED_TITLE = "What will be checkerboard?"
+DREAMT_TITLE = "What jitter does to a dream"
 
 Drawn = tuple[list[Block], dict[str, bytes]]
 Section = Callable[[Run], Drawn]
@@ -44,6 +46,7 @@ SECTIONS: dict[str, Section] = {
     "phases": phases.section,
     "stages": stages.section,
     "prediction": prediction.section,
+    "dreams": dreams.section,
     "control": control.section,
     "table": table.section,
     "calibration": calibration.section,
@@ -66,7 +69,7 @@ def write_report(folder: Path) -> Path:
     """Draw the figures and the PDF of the run in `folder` from its saved results alone; the path of the PDF.
 
     Raises:
-        ValueError: `folder` holds no run of `analyze`, `measure` or `predict`.
+        ValueError: `folder` holds no run of `analyze`, `dream`, `measure` or `predict`.
     """
     results = Results.read(folder)
     if "models" in results.manifest:
@@ -81,8 +84,11 @@ def write_report(folder: Path) -> Path:
     elif "predicted" in results.manifest:
         parts = {"prediction": prediction.alone(results)}
         title, of, listed = PREDICTED_TITLE, [results.manifest["predicted"]["name"]], False
+    elif "dreamt" in results.manifest:
+        parts = {"dreams": dreams.alone(results)}
+        title, of, listed = DREAMT_TITLE, [results.manifest["dreamt"]["name"]], False
     else:
-        raise ValueError(f"{str(folder)!r} holds no run of analyze, measure or predict")
+        raise ValueError(f"{str(folder)!r} holds no run of analyze, dream, measure or predict")
     return _write(folder, title, kicker(results.manifest, of), parts, listed=listed)
 
 

@@ -5,7 +5,7 @@ gives each image the same weight, whatever its scale.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -76,6 +76,15 @@ def lattice_statistics(x: Tensor, periods: Sequence[int], *, window: int = 32) -
     stream = LatticeStream(periods, window=window)
     stream.update(x)
     return stream.compute()
+
+
+def of_pictures(pictures: LatticeStatistics, detail: LatticeStatistics) -> LatticeStatistics:
+    """The statistics of `pictures`, with the measures of energy taken from their `detail` (`gradlens.spectra.fine_detail`)."""
+    mixed = {
+        name: {key: getattr(detail if key[0] == "envelope" else pictures, name)[key] for key in getattr(pictures, name)}
+        for name in ("contrast", "p_value", "share")
+    }
+    return replace(pictures, **mixed, imbalance=detail.imbalance, energy=detail.energy, mean_energy=detail.mean_energy)
 
 
 class LatticeStream:
