@@ -1,7 +1,8 @@
 """What does measuring cost? Gradients with their statistics, and the metrics alone, each beside its peer in one process.
 
 On any device: `collect` against the bare autograd loop of the same network and batches, the metrics of a batch against one
-backward pass of a ResNet-18 through it, and `energy_map` against one backward pass of one image. On a GPU also `collect`
+backward pass of a ResNet-18 through it, `energy_map` against one backward pass of one image, and `dream` against the bare
+passes that it needs and, where torch-lucent (0.1.8, with kornia 0.5.11) is installed, against Lucent. On a GPU also `collect`
 of the compiled network in bfloat16 against captum's `Saliency` in float32. Weights are random. The two sides alternate, and
 so does which goes first; a pair gives a ratio, of which the median and the quartiles are told: other work on the machine
 slows both. Run: `python -m analyses.speed`, on a GPU `python -m analyses.speed --device cuda`.
@@ -9,6 +10,7 @@ slows both. Run: `python -m analyses.speed`, on a GPU `python -m analyses.speed 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, cast
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 
 from gradlens.console import application, progress, say
 from gradlens.console import run as run_command
+from gradlens.dream import RECIPES, dream, fourier, jitter
 from gradlens.geometry import energy_map
 from gradlens.gradients import collect
 from gradlens.models import Model, classifier
@@ -48,6 +51,8 @@ class Config:
     batch_size: Annotated[int, Parameter(help="Of the gradients against the autograd loop.")] = 8
     large_batch: Annotated[int, Parameter(help="Of the metrics, and against captum.")] = 64
     batches: Annotated[int, Parameter(help="In one timing.")] = 4
+    dream_side: Annotated[int, Parameter(help="Of dreams in four octaves, in pixels.")] = 512
+    dream_steps: Annotated[int, Parameter(help="In each octave, and against Lucent in all.")] = 10
     pairs: Annotated[int, Parameter(help="Timings of both sides.")] = 9
     device: Annotated[str, Parameter(help="cpu, cuda.")] = "cpu"
     seed: Annotated[int, Parameter(help="Of weights and images.")] = 0
@@ -57,7 +62,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Case:
-    """Two ways to do a thing with `images` images, and at most which share of the peer's time ours may take."""
+    """Two ways to do a thing with `images` images or steps, and at most which share of the peer's time ours may take."""
 
     model: str
     ours: str
@@ -119,6 +124,13 @@ def _cases(config: Config, device: torch.device) -> Iterator[Case]:
             1,
             bar=3.0,
         )
+    for name in config.networks:
+        yield _dream_case(_network(name, config, device), name, config, device)
+    if find_spec("lucent") is None:
+        say("torch-lucent is not installed: no dream beside its own")
+    else:
+        model = _network("resnet18", config, device)
+        yield from (_lucent_case(model, layer, config) for layer in ("layer2", "layer4"))
     for name in config.on_gpu if device.type == "cuda" else ():
         large = _images(config, config.large_batch)
         model = _network(name, config, device)
@@ -132,6 +144,69 @@ def _cases(config: Config, device: torch.device) -> Iterator[Case]:
             config.large_batch * config.batches,
             bar=1 / 6,
         )
+
+
+def _dream_case(model: Model, name: str, config: Config, device: torch.device) -> Case:
+    """A dream of layer2 in four octaves, and as many bare passes to that layer and back, at the same sizes."""
+    extent, octaves, scale = config.dream_side, 4, 1.4
+    image = _unit(_images(config, 1)[0], device)
+    image = torch.nn.functional.interpolate(image, (extent, extent), mode="nearest")
+    sides = [round(extent / scale**k) for k in range(octaves)]
+    network = model.network
+
+    def ours() -> object:
+        return dream(
+            model,
+            image,
+            "layer2",
+            transforms=[jitter(32)],
+            steps=config.dream_steps,
+            octaves=octaves,
+            octave_scale=scale,
+        )
+
+    def peer() -> None:
+        for side in sides:
+            picture = image[..., :side, :side].contiguous()
+            for _ in range(config.dream_steps):
+                x = leaf = picture.clone().requires_grad_()
+                for part in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2"):
+                    x = network.get_submodule(part)(x)
+                torch.autograd.grad(x.square().mean(), leaf)
+
+    steps = octaves * config.dream_steps
+    return Case(
+        f"{name}, {extent} px, {octaves} octaves, layer2",
+        "dream",
+        lambda: ours,
+        "bare passes",
+        lambda: peer,
+        steps,
+        1.15,
+    )
+
+
+def _lucent_case(model: Model, layer: str, config: Config) -> Case:
+    """A channel of `layer` by Lucent's recipe, and by Lucent."""
+    import lucent.optvis.objectives as objectives  # type: ignore[import-not-found]
+    from lucent.optvis import param, render  # type: ignore[import-not-found]
+
+    size = (3, config.side, config.side)
+
+    def ours() -> object:
+        return dream(
+            model, size, f"{layer}:5", transforms=RECIPES["lucent"], parameterisation=fourier(), optimiser="adam",
+            rate=0.05, normalisation="none", steps=config.dream_steps,
+        )  # fmt: skip
+
+    def peer() -> object:
+        return render.render_vis(
+            model.network, objectives.channel(layer, 5), lambda: param.image(config.side), show_image=False,
+            thresholds=(config.dream_steps,), progress=False,
+        )  # fmt: skip
+
+    words = f"resnet18, {config.side} px, {layer}"
+    return Case(words, "dream", lambda: ours, "Lucent", lambda: peer, config.dream_steps, 1 / 1.5)
 
 
 def _network(name: str, config: Config, device: torch.device) -> Model:

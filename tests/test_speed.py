@@ -8,20 +8,25 @@ from analyses.speed import Case, Config, _rows, _timed, run
 from gradlens.results import COLUMNS
 
 
-def test_every_case_has_its_rows() -> None:
-    config = Config(("test_resnet",), side=64, batch_size=2, large_batch=2, batches=1, pairs=3)
+def test_every_case_has_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analyses.speed.find_spec", lambda name: None)  # of Lucent, which is nobody's requirement
+    config = Config(
+        ("test_resnet",), side=64, batch_size=2, large_batch=2, batches=1, pairs=3, dream_side=64, dream_steps=1
+    )
     table = run(config).table
     assert list(table.columns) == list(COLUMNS)
     assert list(dict.fromkeys(table["model"])) == [
         "test_resnet, 64 px, batch 2", "resnet18, 64 px, batch 2", "test_resnet, 64 px, batch 1",
+        "test_resnet, 64 px, 4 octaves, layer2",
     ]  # fmt: skip
     ratios = table[table["metric"] == "ratio"]
     assert ratios["kind"].tolist() == [
         "collect / autograd loop", "lattice_statistics / backward pass", "energy_map / backward pass",
+        "dream / bare passes",
     ]  # fmt: skip
     assert (table.loc[table["metric"] != "bar", "n"] == 3).all()
     assert (ratios["low"] <= ratios["value"]).all() and (ratios["value"] <= ratios["high"]).all()
-    assert table.loc[table["metric"] == "bar", "value"].tolist() == [1.05, 0.25, 3.0]
+    assert table.loc[table["metric"] == "bar", "value"].tolist() == [1.05, 0.25, 3.0, 1.15]
 
 
 def test_sides_alternate_after_a_warming_run_and_preparation_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,8 +193,8 @@ def _page(dreams: Dreams, index: int) -> tuple[list[Block], dict[str, bytes]]:
             "their centres enlarged, and their spectra",
             caption=[
                 f"The photograph ({dreams.told['photograph']}) and {dreams.model}'s dreams of {dreams.told['objective']} from "
-                f"it, {_height(dreams)}; below, the part of each where the first dream's lattice is clearest, in whole pixels, and "
-                f"its power spectrum, DC in the middle, one scale.{ringed}",
+                f"it, {_height(dreams)}; below, whole pixels of each where the first dream's lattice is clearest, and its power "
+                f"spectrum, DC in the middle, one scale.{ringed}",
                 *ended,
             ],
         ),
