@@ -63,7 +63,7 @@ def fourier(*, decay: float = 1.0, decorrelate: bool = True) -> Parameterisation
 
 def _matrix(levels: Tensor) -> Tensor:
     """The colour matrix, scaled so that its first column has length 1."""
-    matrix = torch.tensor(COLOURS).to(levels)
+    matrix = torch.tensor(COLOURS).to(levels, non_blocking=True)  # no wait for the device
     return matrix / matrix[:, 0].norm()
 
 

@@ -178,7 +178,7 @@ def rotate(degrees: Sequence[float]) -> Transform:
             return images
         height, width = images.shape[2:]
         turn = [[cos(angle), -sin(angle) * height / width, 0.0], [sin(angle) * width / height, cos(angle), 0.0]]
-        matrix = torch.tensor(turn).to(images).expand(len(images), 2, 3)
+        matrix = torch.tensor(turn).to(images, non_blocking=True).expand(len(images), 2, 3)
         grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
