@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gradlens import geometry, models, spectra
+from gradlens.dream import PARAMETERISATIONS, RECIPES, dream, jitter
 from gradlens.gradients import METHODS, attribute, collect, input_gradient
 from gradlens.probes import stages
 from tests.spectra.measures import MEASURES, noise, planted
@@ -146,3 +147,38 @@ def test_attributions_agree_with_the_cpu_and_leave_its_random_state(method: Any)
     assert there.device.type == "cuda"
     assert (here - there.cpu()).norm() < 1e-6 * here.norm()
     assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("how", list(PARAMETERISATIONS))
+def test_dreams_agree_with_the_cpu_at_first(how: str) -> None:
+    picture = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    made = [
+        dream(
+            model,
+            image,
+            "layer2",
+            transforms=[jitter(8)],
+            parameterisation=PARAMETERISATIONS[how](),
+            steps=2,
+            octaves=2,
+        )
+        for model, image in ((models.classifier(), picture), (models.classifier().cuda(), picture.cuda()))
+    ]
+    assert made[1].images.device.type == "cuda"
+    torch.testing.assert_close(made[1].images.cpu(), made[0].images, rtol=0, atol=2e-3)  # steps of 0.005 differ little
+
+
+def test_no_step_of_a_dream_waits_for_the_device_but_each_sixteenth() -> None:
+    model, picture = models.classifier().cuda(), torch.rand(1, 3, 96, 96).cuda()
+    options: dict[str, Any] = {"parameterisation": PARAMETERISATIONS["fourier"](), "optimiser": "adam", "steps": 12}
+
+    def watched(steps: int) -> None:
+        counted.append(steps)
+        torch.cuda.set_sync_debug_mode("error" if len(counted) in range(2, 11) else "default")
+
+    counted: list[int] = []
+    try:
+        dream(model, picture, "layer2", transforms=[*RECIPES["lucid"], jitter(8)], advance=watched, **options)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(counted) == 12
