@@ -29,6 +29,7 @@ SUBMODULES = (
     "probes",
     "report",
     "results",
+    "rules",
     "spectra",
 )
 
