@@ -31,6 +31,7 @@ SUBMODULES = (
     "probes",
     "report",
     "results",
+    "rules",
     "spectra",
 )
 
