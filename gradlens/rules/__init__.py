@@ -11,18 +11,22 @@ Source: ours; Springenberg et al. 2015 for the idea of a backward pass of one's 
 """
 
 from gradlens.rules.gates import identity, smooth
-from gradlens.rules.kinds import kinds
+from gradlens.rules.kinds import OTHER, UNSTRIDED_POOL, kinds
 from gradlens.rules.pools import average, l2, softmax
-from gradlens.rules.replacing import NAMES, Rules
-from gradlens.rules.rule import Linear, Met, Rule
+from gradlens.rules.replacing import NAMES, Rules, Switch
+from gradlens.rules.rule import Linear, Met, RefusalError, Rule
 from gradlens.rules.strided import blurred, equalised, held
 
 __all__ = [
     "NAMES",
+    "OTHER",
+    "UNSTRIDED_POOL",
     "Linear",
     "Met",
+    "RefusalError",
     "Rule",
     "Rules",
+    "Switch",
     "average",
     "blurred",
     "equalised",

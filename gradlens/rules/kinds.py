@@ -73,7 +73,7 @@ def _is_shortcut(run: Trace, step: Step) -> bool:
     for meeting in run.meetings:
         if frozenset([step.index]) in meeting.branches:
             others = (branch for branch in meeting.branches if branch != frozenset([step.index]))
-            if any(step.sources & run.steps[i].sources for b in others for i in _before(run, b) - {step.index}):
+            if any(step.sources == run.steps[i].sources for b in others for i in _before(run, b) - {step.index}):
                 return True
     return False
 

@@ -111,5 +111,3 @@ def _scattered(taps: Tensor, places: Sequence[Tensor], size: Sequence[int]) -> T
     for place, part in zip(first, parts, strict=True):
         into = into.index_add(axis, place, part)
     return into
-
-

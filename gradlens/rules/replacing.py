@@ -196,7 +196,9 @@ class _Replacing(TorchFunctionMode):
             if selector not in self.met:
                 what = " or ".join(dict.fromkeys(WORDS[kind] for kind in rule.kinds))
                 known = f"; its kinds are {', '.join(dict.fromkeys(self.kinds.values()))}" if self.kinds else ""
-                raise ValueError(f"rules: {selector!r} met no {what} that {rule.name!r} is for while the network ran{known}")
+                raise ValueError(
+                    f"rules: {selector!r} met no {what} that {rule.name!r} is for while the network ran{known}"
+                )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -18,6 +18,15 @@ WORDS = {
 }  # fmt: skip
 
 
+class RefusalError(ValueError):
+    """A rule cannot do a layer right; `layer` is its name."""
+
+    def __init__(self, layer: str, why: str) -> None:
+        super().__init__(f"rules: layer {layer!r} {why}")
+        self.layer = layer
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Met:
     """A layer that runs, as a rule is told of it.
@@ -44,9 +53,9 @@ class Met:
         assert self.call is not None
         return self.call
 
-    def refusal(self, why: str) -> ValueError:
+    def refusal(self, why: str) -> RefusalError:
         """That a rule cannot do this layer right."""
-        return ValueError(f"rules: layer {self.layer!r} {why}")
+        return RefusalError(self.layer, why)
 
 
 @dataclass(frozen=True)
