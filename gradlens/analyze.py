@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 PURPOSE = "How much of a network's input gradient is checkerboard: a table, figures and a PDF."
 Method = Literal["gradient", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop", "occlusion"]
+BLAMED = 8  # photographs on which layers are switched off and on
 Part = Literal["dream", "blame"]
 
 
@@ -85,7 +86,7 @@ class Config:
     ] = None
     window: Annotated[int, Parameter(help="Side of the Welch windows in pixels; at least four periods are used.")] = 32
     without: Annotated[
-        tuple[Part, ...], Parameter(help="Leave these pages out: dream takes the longest.", consume_multiple=True)
+        tuple[Part, ...], Parameter(help="Leave these pages out; they take the longest.", consume_multiple=True)
     ] = ()
     batch_size: Annotated[int, Parameter(help="Images at once.")] = 16
     limit: Annotated[int | None, Parameter(help="Use only so many images.")] = None
@@ -153,6 +154,9 @@ def measure_models(config: Config) -> Results:
             if dreamt is not None:
                 tables.append(dreamt.rows)
                 arrays |= {f"{index}/{k}": v for k, v in dreamt.arrays.items()}
+            blamed = _blamed(model, found, periods, config) if _wanted("blame", config) and not stopped() else None
+            if blamed is not None:
+                tables.append(blamed[0])
             entries.append(
                 asdict(info)
                 | {"stages": [asdict(stage) for stage in stages], "windows": windows}
@@ -160,6 +164,7 @@ def measure_models(config: Config) -> Results:
                 | {"skipped": statistics.skipped, "first_skipped": statistics.first_skipped}
                 | ({} if foreseen is None else {"prediction": foreseen.told})
                 | ({} if dreamt is None else {"dream": dreamt.told})
+                | ({} if blamed is None else {"blame": blamed[1]})
             )
     if not tables:
         raise KeyboardInterrupt
@@ -221,6 +226,33 @@ def _foreseen(model: "Model", periods: Sequence[int]) -> "Prediction":
 def _wanted(part: Part, config: Config) -> bool:
     """Whether `part` belongs to this run: of gradients only, and unless it is left out."""
     return config.method == "gradient" and part not in config.without
+
+
+def _blamed(
+    model: "Model", found: Sequence, periods: Sequence[int], config: Config
+) -> "tuple[pd.DataFrame, dict[str, Any]]":
+    """What each strided layer contributes in the first photographs that read, and how many; why nothing, where that is so."""
+    import pandas as pd
+
+    from gradlens.causes import blame
+    from gradlens.images import batches, fit
+
+    info = model.info
+    stream = batches(
+        found,
+        lambda image: fit(image, info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct),
+        BLAMED,
+        leave_out=lambda name, reason: None,
+    )
+    names, images = next(stream)
+    try:
+        place = next(model.parameters())
+        say(f"blaming the strided layers of {info.name}")
+        table = blame(model, images.to(place), periods=periods, window=config.window)
+    except (ValueError, NotImplementedError, RuntimeError) as error:
+        say(f"no blame for {info.name!r}: {first_line(error)}")
+        return pd.DataFrame(), {"failed": first_line(error)}
+    return table.loc[table["image"] == ""], {"images": names}
 
 
 def _dreamt(model: "Model", found: Sequence, periods: Sequence[int], config: Config) -> "Dreamt":
