@@ -36,6 +36,7 @@ AS_IS = "as it is"
 STEM = "stem held"
 HELD = "pool held"
 BOTH = "pool held, stem held"
+KEPT = ("lattice_contrast", "set_imbalance")  # metrics of the table
 FINE = 0.25  # cycles per pixel, from which on a frequency is called high
 TEMPERATURES = (0.1, 1.0)
 Pooling = Literal["strided", "dense", "none"]
@@ -147,9 +148,10 @@ def _tables(
 
 
 def described(x: Tensor, *, model: str, subject: str, layer: str) -> pd.DataFrame:
-    """The set rows of gradients `[N C H W]`: every measure of `compare.measure`, and the share of fine structure."""
+    """The set rows of gradients `[N C H W]`: contrasts, imbalance, and the share of fine structure."""
     periods = [period for period in PERIODS if 4 * period <= min(x.shape[2:])]
     table = measure(lattice_statistics(x, periods), model=model, subject=subject, layer=layer)
+    table = table.loc[table["metric"].isin(KEPT)]
     fine = pd.DataFrame([_row(fine_share(x), "fine_share")]).assign(model=model, subject=subject, layer=layer)
     return pd.concat([table, fine], ignore_index=True)
 

@@ -125,7 +125,7 @@ def _evenness(t: pd.DataFrame) -> list[Any]:
     """That average-pooling's backward is no remedy by itself."""
     worse = [
         (m, a, b)
-        for m in _pooled(t)
+        for m in dict.fromkeys(t.loc[t["layer"] == HELD, "model"])  # whose pool strides
         for a in [contrast(t, m, "input-gradient", AS_IS, 4, "signed")]
         for b in [contrast(t, m, "input-gradient", RELAXED, 4, "signed")]
         if b.low > a.high
