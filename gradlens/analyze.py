@@ -234,7 +234,8 @@ def _blamed(
     """What each strided layer contributes in the first photographs that read, and how many; why nothing, where that is so."""
     import pandas as pd
 
-    from gradlens.causes import blame
+    from gradlens.causes import blame, remedy
+    from gradlens.compare import LEAST_IMAGES
     from gradlens.images import batches, fit
 
     info = model.info
@@ -245,14 +246,42 @@ def _blamed(
         leave_out=lambda name, reason: None,
     )
     names, images = next(stream)
+    place = next(model.parameters())
     try:
-        place = next(model.parameters())
         say(f"blaming the strided layers of {info.name}")
         table = blame(model, images.to(place), periods=periods, window=config.window)
+        rows = table.loc[table["image"] == ""]
+        cure = remedy(rows)
+        if cure is None:
+            return rows, {"images": names, "others": False}
+        others, more = next(stream, (names, images))
+        if len(others) < LEAST_IMAGES:
+            others, more = names, images
+        tried = _tried(model, more.to(place), cure.players, periods, config.window)
     except (ValueError, NotImplementedError, RuntimeError) as error:
         say(f"no blame for {info.name!r}: {first_line(error)}")
         return pd.DataFrame(), {"failed": first_line(error)}
-    return table.loc[table["image"] == ""], {"images": names}
+    return pd.concat([rows, tried], ignore_index=True), {"images": names, "others": others != names}
+
+
+def _tried(model: "Model", images: Any, players: Sequence[str], periods: Sequence[int], window: int) -> "pd.DataFrame":
+    """The rows of the input gradient as it is and with `players` held backwards (subject `remedy`)."""
+    import pandas as pd
+
+    from gradlens.compare import measure
+    from gradlens.gradients import input_gradient
+    from gradlens.rules import Rules
+    from gradlens.spectra import lattice_statistics
+
+    before = input_gradient(model, images)
+    with Rules(model, dict.fromkeys(players, "held")):
+        after = input_gradient(model, images)
+    parts = {"as it is": before, "remedied": after}
+    tables = [
+        measure(lattice_statistics(x, periods, window=window), model=model.info.name, subject="remedy", layer=words)
+        for words, x in parts.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _dreamt(model: "Model", found: Sequence, periods: Sequence[int], config: Config) -> "Dreamt":

@@ -8,6 +8,7 @@ from typing import Any
 from gradlens.console import deliver, say
 from gradlens.report import (
     answer,
+    blame,
     calibration,
     control,
     dreams,
@@ -46,6 +47,7 @@ SECTIONS: dict[str, Section] = {
     "phases": phases.section,
     "stages": stages.section,
     "prediction": prediction.section,
+    "blame": blame.section,
     "dreams": dreams.section,
     "control": control.section,
     "table": table.section,
