@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PURPOSE = "How much of a network's input gradient is checkerboard: a table, figures and a PDF."
 Method = Literal["gradient", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop", "occlusion"]
-BLAMED = 8  # photographs on which layers are switched off and on
+BLAMED = 4  # photographs on which layers are switched off and on
 Part = Literal["dream", "blame"]
 
 
@@ -249,7 +249,11 @@ def _blamed(
     place = next(model.parameters())
     try:
         say(f"blaming the strided layers of {info.name}")
-        table = blame(model, images.to(place), periods=periods, window=config.window)
+        table = in_batches_that_fit(
+            lambda count: blame(model, images.to(place), periods=periods, window=config.window, batch_size=count),
+            len(images),
+            config.device,
+        )
         rows = table.loc[table["image"] == ""]
         cure = remedy(rows)
         if cure is None:

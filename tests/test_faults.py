@@ -78,7 +78,7 @@ class Case:
 
 
 def analyze(*words: str) -> list[str]:
-    return ["analyze", *NET, *words]
+    return ["analyze", NET[0], "--without", "dream", "blame", *NET[1:], *words]
 
 
 # What stands in the folder

@@ -50,10 +50,10 @@ def test_holds_every_section_and_the_outline(saved: Path, text: str) -> None:
     titles = [entry.title for entry in reader.outline if not isinstance(entry, list)]
     assert titles == [
         "resnet18_half", "resnetblur18_half", "Where it is", "The spectrum", "Who gets the gradient", "On the way down",
-        "What the architecture predicted",
+        "What the architecture predicted", "Which layer is guilty", "What it does to a dream",
         "The control", "The numbers", "How far to trust p", "How it was measured",
     ]  # fmt: skip
-    assert len(SECTIONS) == 10
+    assert len(SECTIONS) == 12
     assert reader.metadata is not None
     assert reader.metadata.title == "How much of this gradient is checkerboard?"
     assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]
@@ -63,6 +63,7 @@ def test_holds_every_section_and_the_outline(saved: Path, text: str) -> None:
 def test_figures_stand_beside_it(saved: Path) -> None:
     names = {p.name for p in (saved / "figures").iterdir()}
     kinds = ("answer", "maps", "spectrum", "phases", "stages", "prediction", "predicted-phases")
+    kinds += ("blame", "dream", "dream-contrast")
     assert names == {"control.svg"} | {f"{kind}-{model}.svg" for kind in kinds for model in (0, 1)}
 
 
@@ -200,7 +201,7 @@ def test_an_image_whose_gradient_is_not_finite_is_counted_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A picture that the network answers with NaN: its name, the number of images and the drawn ones."""
-    config = Config(model="tests.spoilt:network", input_size=(3, 64, 64))
+    config = Config(model="tests.spoilt:network", input_size=(3, 64, 64), without=("dream", "blame"))
     measure_models(config).write(tmp_path)
     assert (
         "left out 1 of 4 images, 'astronaut' first: the gradient holds NaN or infinity there" in capsys.readouterr().err
