@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradlens.console import first_line, out_of_memory
 from gradlens.dream.objectives import IMAGE, OUTPUT, Objective, mean_of, named
 from gradlens.dream.parameterisations import Parameterisation, pixels
-from gradlens.dream.tiles import tiled
+from gradlens.dream.tiles import smallest_window, tiled
 from gradlens.dream.transforms import Jitter, Moment, Transform
 from gradlens.gradients import output_tensor
 from gradlens.modules import undisturbed
@@ -161,18 +162,18 @@ class _Climb:
             raise ValueError(
                 f"tile: must be at least {2 * self.period} px, two periods of the network, got {self.tile}"
             )
-        for done, size in enumerate(
-            reversed(sizes)
-        ):  # the large ones first: they tell a wrong objective from a small size
+        for done, size in enumerate(reversed(sizes)):  # a wrong objective is told from a small size at the largest
             try:
                 self._try(start, size)
-            except Exception as error:
-                if not done:
+            except Exception as error:  # each network refuses a size in its own way
+                if out_of_memory(error) or (isinstance(error, ValueError) and not done):
                     raise
-                reason = str(error).strip().splitlines()[0]
+                shown = " x ".join(map(str, (start.shape[1], *size)))
+                tiles = "" if self.tile is None else f" in tiles of {self.tile} px"
+                fit = f"; {done} of {len(sizes)} octaves fit this picture" if done else ""
                 raise ValueError(
-                    f"octaves: the network does not take {' x '.join(map(str, size))} px ({reason}); "
-                    f"{done} octaves fit this picture"
+                    f"{'octaves' if done else 'image'}: the network does not take {shown}{tiles} "
+                    f"({first_line(error)}){fit}"
                 ) from error
 
     def _try(self, start: Tensor, size: tuple[int, ...]) -> None:
@@ -182,7 +183,8 @@ class _Climb:
             for transform in self.transforms:
                 blank = transform(blank, Moment(0, generator))
             if self.tile is not None:
-                blank = blank[(..., *(slice(0, 2 * self.tile) for _ in size))]
+                windows = [smallest_window(side, self.tile, self.period) for side in blank.shape[2:]]
+                blank = blank[(..., *(slice(0, side) for side in windows))]
             for objective in self.objectives:
                 value = objective.value(self._seen(blank, objective.layers))
                 if value.shape != (1,):
