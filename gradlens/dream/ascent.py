@@ -226,9 +226,9 @@ class _Climb:
         seen: dict[str, Any] = {IMAGE: images}
         shown = images.to(self.dtype, copy=True)  # a copy, for a network that begins in place
         if OUTPUT in layers:
-            with Probe(self.model, inner) as probe:
+            with Probe(self.model, sorted({name.split("#")[0] for name in inner})) as probe:
                 seen[OUTPUT] = output_tensor(self.model(shown))
-            probe.check_reached()
+            probe.check_reached(inner)
             seen |= probe.activations
         elif inner:
             seen |= activations(self.model, shown, inner)
