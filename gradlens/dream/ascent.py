@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import lcm
+from math import inf, lcm
 from typing import Any, Literal, get_args
 
 import torch
@@ -77,9 +77,8 @@ def dream(
 
     Args:
         model: any module that takes `image`; its parameters are not changed.
-        image: `[N C *spatial]` or `[C *spatial]` in [0, 1], on the model's device, float32 or float64 whatever the model's
-            dtype, or the size `[C *spatial]` of a picture
-            that starts as grey with a little noise.
+        image: `[N C *spatial]` of two or three axes, or `[C H W]`, in [0, 1], on the model's device, float32 or float64
+            whatever the model's dtype; or the size `[C *spatial]` of a picture that starts as grey with a little noise.
         objective: as in `gradlens.dream.objectives`, or the text that `named` reads. Several at once make a batch, a
             picture each.
         transforms: between the picture and the network, in this order; `RECIPES` has published ones.
@@ -329,13 +328,15 @@ def _start(model: nn.Module, image: Tensor | Sequence[int], count: int) -> tuple
     place = _place(model)
     noise = not isinstance(image, Tensor)
     if isinstance(image, Tensor):
-        if not image.is_floating_point() or image.ndim < 3:
+        if image.dtype not in (torch.float32, torch.float64) or image.ndim < 3 or not image.numel():
             raise ValueError(
-                f"image: must be floating point [N C *spatial] in [0, 1], got {image.dtype} {list(image.shape)}"
+                f"image: must be float32 or float64 [N C *spatial] in [0, 1], got {image.dtype} {list(image.shape)}"
             )
         found = image.detach() if image.ndim > 3 else image.detach()[None]
         if not (found.min() >= 0 and found.max() <= 1):
             raise ValueError(f"image: must be in [0, 1], got {found.min().item():.3g} to {found.max().item():.3g}")
+    elif len(image) < 2 or min(image) < 1:
+        raise ValueError(f"image: the size must be [C *spatial], got {list(image)}")
     else:
         found = torch.full((1, *image), 0.5, device=place.device)
     if count > 1 and len(found) not in (1, count):
@@ -374,8 +375,11 @@ def _check(path: _Path, normalisation: str, octaves: int, octave_scale: float) -
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}: must be at least 1, got {value}")
-    if not path.rate > 0:
-        raise ValueError(f"rate: must be above 0, got {path.rate}")
+    if not 0 < path.rate < inf:
+        raise ValueError(f"rate: must be above 0 and finite, got {path.rate}")
+    wrong = [step for step in path.snapshots if not 1 <= step <= path.steps * octaves]
+    if wrong:
+        raise ValueError(f"snapshots: steps go from 1 to {path.steps * octaves} over all octaves, got {wrong[0]}")
     if octaves > 1 and not octave_scale > 1:
         raise ValueError(f"octave_scale: must be above 1, got {octave_scale}")
     for name, value, kind in (
