@@ -275,7 +275,7 @@ def _through_octaves(
     scores: list[Tensor] = []
     why, picture = "", start
     for size in sizes:
-        base = _resized(start, size)
+        base = _resized(start, size).clamp(0, 1)  # bicubic overshoots
         values = parameterisation.encode(
             base if detail is None else (base + _resized(detail, size)).clamp(0, 1)
         ).clone()
