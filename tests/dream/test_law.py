@@ -73,7 +73,9 @@ def test_a_fixed_position_leaves_everything(n: int) -> None:
 @settings(max_examples=60, deadline=None)
 def test_the_law_is_the_mean_over_all_offsets(n: int, period: int, harmonic: list[int]) -> None:
     expected = reference.attenuation(n, period, harmonic)
-    assert jitter_attenuation(n, period, harmonic=harmonic) == pytest.approx(expected, abs=1e-12)  # rounding of 576 terms
+    assert jitter_attenuation(n, period, harmonic=harmonic) == pytest.approx(
+        expected, abs=1e-12
+    )  # rounding of 576 terms
     if len(harmonic) == 1:
         assert jitter_attenuation(n, period, harmonic=harmonic[0]) == jitter_attenuation(n, period, harmonic=harmonic)
 
