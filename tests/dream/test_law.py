@@ -26,11 +26,10 @@ def wave(period: int, harmonic: tuple[int, ...], size: tuple[int, ...]) -> Tenso
 
 
 def amplitude(x: Tensor, period: int, harmonic: tuple[int, ...]) -> float:
-    """Of the wave in `x` `[1 1 *size]`, whose sides are multiples of the period; of a wave that is its own mirror, of it."""
+    """Of the wave in `x` `[1 1 *size]`, whose sides are multiples of the period."""
     grids = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in x.shape[2:]), indexing="ij")
     turns = sum(k * grid for k, grid in zip(harmonic, grids, strict=True))
-    found = (x[0, 0] * torch.polar(torch.ones_like(turns), 2 * pi * turns / period)).mean().abs().item()
-    return found
+    return (x[0, 0] * torch.polar(torch.ones_like(turns), 2 * pi * turns / period)).mean().abs().item()
 
 
 def whole_cycle(move: Jitter, axes: int = 2) -> list[Moment]:

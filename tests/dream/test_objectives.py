@@ -1,6 +1,7 @@
 """Objectives: what each reads off a layer, arithmetic, the text that spells them, and what is refused."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import timm
@@ -151,12 +152,8 @@ def test_nonsense_is_refused_with_the_spelling(text: str) -> None:
 
 @given(st.text(alphabet="ab.:@*+-, 0123456789eE#\n", max_size=20))
 def test_any_text_is_an_objective_or_refused(text: str) -> None:
-    try:
-        found = named(text)
-    except ValueError as error:
-        assert str(error).startswith("objective: ")
-    else:
-        assert found.layers
+    with suppress(ValueError):  # and nothing else
+        assert named(text).layers
 
 
 # Refusals
@@ -237,7 +234,7 @@ def test_a_channel_of_swin_comes_last() -> None:
     model = timm.create_model("swin_tiny_patch4_window7_224")
     made = dream(model, (3, 224, 224), channel("layers.1", 150, axis=-1), steps=1)
     assert made.images.isfinite().all() and made.scores.abs().item() > 0
-    with pytest.raises(ValueError, match="channel: 'layers.1' has 28"):  # rows, without the axis
+    with pytest.raises(ValueError, match=r"channel: 'layers\.1' has 28"):  # rows, without the axis
         dream(model, (3, 224, 224), channel("layers.1", 150), steps=1)
 
 
