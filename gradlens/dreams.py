@@ -7,7 +7,7 @@ the first line is out.
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
-from math import log2, log10, nan, sqrt
+from math import isfinite, log2, log10, nan, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -172,12 +172,16 @@ def dreamt(
 
     objective = config.objective or default_objective(model)
     network = network_periods(model, photograph.shape[1:])
-    jitters = {j.n: j for n in config.jitter for j in [jitter(n, mode=config.mode, order=config.order).fitted(network)]}
+    jitters: dict[int, Jitter] = {}
+    for n in config.jitter:
+        move = jitter(n, mode=config.mode, order=config.order).fitted(network)
+        jitters.setdefault(max(move.count, 1), move)  # 0 and 1 are the same fixed position
     pictures: dict[str, Tensor] = {}
     ended: dict[str, str] = {}
-    scores: dict[str, list[float]] = {}
+    scores: dict[str, list[float | None]] = {}
     with progress(f"dreaming of {objective}", config.steps * config.octaves * len(jitters)) as advance:
-        for n, move in jitters.items():
+        for move in jitters.values():
+            stem = file_stem(move.count)
             made = _quietly(lambda move=move: dream(
                 model, photograph, objective, transforms=[*RECIPES[config.recipe], move],
                 parameterisation=PARAMETERISATIONS[config.parameterisation](), steps=config.steps, rate=config.rate,
@@ -186,10 +190,10 @@ def dreamt(
             ))  # fmt: skip
             if not len(made.scores):
                 break
-            pictures[file_stem(n)] = made.images
-            scores[file_stem(n)] = made.scores[:, 0].tolist()
+            pictures[stem] = made.images
+            scores[stem] = [score if isfinite(score) else None for score in made.scores[:, 0].tolist()]
             if made.stopped:
-                ended[file_stem(n)] = made.stopped
+                ended[stem] = made.stopped
             if stopped():
                 break
     tables, arrays = [], {}
@@ -197,7 +201,7 @@ def dreamt(
         table, power = measured(x, periods, config.window, image=stem)
         tables.append(table.assign(model=model.info.name, layer=objective))
         arrays |= {f"dream/{stem}": x[0].float().cpu().numpy(), f"dream-power/{stem}": power}
-    made_of = {file_stem(n): move for n, move in jitters.items() if file_stem(n) in pictures}
+    made_of = {stem: move for move in jitters.values() if (stem := file_stem(move.count)) in pictures}
     rows = pd.concat(tables, ignore_index=True)
     rows = pd.concat([rows, foretold(rows, made_of, periods, config.steps)], ignore_index=True)
     told = {
@@ -230,7 +234,7 @@ def _detail(x: "Tensor", rows: "pd.DataFrame", window: int) -> list[int]:
     return [*corner, *size]
 
 
-def file_stem(n: int | str) -> str:
+def file_stem(n: int) -> str:
     """The name of the dream with `n` offsets."""
     return f"dream-jitter{n}"
 

@@ -7,7 +7,7 @@ does not rewrite it.
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -91,9 +91,9 @@ class Probe:
             raise ValueError(f"layer {name!r} returns a tensor without a gradient; does the input require one?")
         return self.activations[name]
 
-    def check_reached(self) -> None:
-        """Raise a ValueError that names the layers the forward pass did not reach, if there are any."""
-        missing = [name for name in self._modules if name not in self.activations]
+    def check_reached(self, layers: Iterable[str] | None = None) -> None:
+        """Raise a ValueError that names those of `layers`, all unless given, that the forward pass did not reach."""
+        missing = [name for name in layers or self._modules if name not in self.activations]
         if missing:
             raise ValueError(f"the forward pass never reached {', '.join(map(repr, missing))}")
 
@@ -142,10 +142,7 @@ def activations(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict
             model(images)
     except _EnoughError:
         pass
-    probe.check_reached()
-    missing = [layer for layer in layers if layer not in probe.activations]
-    if missing:
-        raise ValueError(f"the forward pass never reached {', '.join(map(repr, missing))}")
+    probe.check_reached(layers)
     return {layer: probe.activations[layer] for layer in layers}
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gradlens.gradients import network_periods
 from gradlens.models import Model, ModelInfo
-from gradlens.probes import Probe, Stage, stages
+from gradlens.probes import Probe, Stage, activations, stages
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -345,6 +345,94 @@ def test_probe_entered_inside_itself_leaves_no_hook() -> None:
     with suppress(RuntimeError, ValueError), probe, probe:  # a refusal would do as well
         model(images(1, 3, 6, 6))
     assert not model[0]._forward_hooks
+
+
+# A forward pass that ends early
+
+
+class Counts(nn.Module):
+    """Counts its runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        return x
+
+
+def test_activations_are_those_of_the_whole_pass_and_nothing_behind_runs() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 5, 3), Counts(), nn.Linear(1, 1))
+    x = images(2, 3, 8, 8)
+    found = activations(model, x, ["2", "0"])
+    assert list(found) == ["2", "0"] and model[3].runs == 0
+    torch.testing.assert_close(found["0"], model[0](x), rtol=0, atol=0)
+    torch.testing.assert_close(found["2"], model[2](model[0](x).tanh()), rtol=0, atol=0)
+
+
+def test_gradients_flow_through_activations() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 3))
+    x = images(1, 3, 8, 8)
+    found = activations(model, x, ["0", "1"])
+    slope = torch.autograd.grad(found["0"].square().sum() + found["1"].sum(), x)[0]
+    a = model[0](x)
+    torch.testing.assert_close(slope, torch.autograd.grad(a.square().sum() + a.relu().sum(), x)[0])
+
+
+def test_activations_of_one_run_of_a_layer_that_runs_again() -> None:
+    model = Reused()
+    x = images(1, 3, 6, 6)
+    first = model.step(x)
+    second = model.step(first.tanh())
+    for wanted in (["step"], ["step#2"], ["step#2", "step"]):
+        found = activations(model, x, wanted)
+        assert list(found) == wanted
+        for name in wanted:
+            torch.testing.assert_close(found[name], first if name == "step" else second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("layers", "match"),
+    [
+        (["never"], "never reached 'never'"),
+        (["used", "never"], "never reached 'never'"),
+        (["used#2"], "never reached 'used#2'"),
+        (["usde"], "no 'usde'; near names: used"),
+        ([""], "no ''"),
+    ],
+)
+def test_activations_that_are_not_to_be_had_are_named(layers: list[str], match: str) -> None:
+    model = Branches()
+    before = trace(model)
+    with pytest.raises(ValueError, match=match):
+        activations(model, images(1, 3, 8, 8), layers)
+    assert trace(model) == before
+
+
+def test_activations_of_a_layer_that_returns_no_tensor_are_refused() -> None:
+    with pytest.raises(ValueError, match="'layer' returns a tuple, not a tensor"):
+        activations(Returns(lambda output: (output,)), images(1, 3, 8, 8), ["layer"])
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_activations_leave_no_trace_and_run_in_the_mode_that_is_set(raises: bool) -> None:
+    model = mixed_modes(Broken() if raises else nn.Sequential(nn.Conv2d(3, 3, 3), nn.Dropout(), nn.Conv2d(3, 3, 3)))
+    before = trace(model)[1:]  # dropout in training mode draws
+    if raises:
+        with pytest.raises(RuntimeError, match="broken inside"):
+            activations(model, images(1, 3, 8, 8), ["second", "first#2"])
+    else:
+        activations(model, images(1, 3, 8, 8), ["1"])
+    assert trace(model)[1:] == before
+
+
+def test_a_pass_that_ends_early_in_a_model_is_named_as_in_its_network() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 1))
+    info = ModelInfo("net", "classifier", "", "", (3, 16, 16), (0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
+    x = torch.rand(1, 3, 16, 16)
+    found = activations(Model(network, info), x, ["0"])["0"]
+    torch.testing.assert_close(found, network[0]((x - 0.5) / 0.25))
 
 
 # Stages

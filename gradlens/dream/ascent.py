@@ -3,16 +3,17 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import lcm
+from math import inf, lcm
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradlens.console import first_line, out_of_memory
 from gradlens.dream.objectives import IMAGE, OUTPUT, Objective, mean_of, named
 from gradlens.dream.parameterisations import Parameterisation, pixels
-from gradlens.dream.tiles import tiled
+from gradlens.dream.tiles import smallest_window, tiled
 from gradlens.dream.transforms import Jitter, Moment, Transform
 from gradlens.gradients import output_tensor
 from gradlens.modules import undisturbed
@@ -76,9 +77,8 @@ def dream(
 
     Args:
         model: any module that takes `image`; its parameters are not changed.
-        image: `[N C *spatial]` or `[C *spatial]` in [0, 1], on the model's device, float32 or float64 whatever the model's
-            dtype, or the size `[C *spatial]` of a picture
-            that starts as grey with a little noise.
+        image: `[N C *spatial]` of two or three axes, or `[C H W]`, in [0, 1], on the model's device, float32 or float64
+            whatever the model's dtype; or the size `[C *spatial]` of a picture that starts as grey with a little noise.
         objective: as in `gradlens.dream.objectives`, or the text that `named` reads. Several at once make a batch, a
             picture each.
         transforms: between the picture and the network, in this order; `RECIPES` has published ones.
@@ -161,18 +161,18 @@ class _Climb:
             raise ValueError(
                 f"tile: must be at least {2 * self.period} px, two periods of the network, got {self.tile}"
             )
-        for done, size in enumerate(
-            reversed(sizes)
-        ):  # the large ones first: they tell a wrong objective from a small size
+        for done, size in enumerate(reversed(sizes)):  # a wrong objective is told from a small size at the largest
             try:
                 self._try(start, size)
-            except Exception as error:
-                if not done:
+            except Exception as error:  # each network refuses a size in its own way
+                if out_of_memory(error) or (isinstance(error, ValueError) and not done):
                     raise
-                reason = str(error).strip().splitlines()[0]
+                shown = " x ".join(map(str, (start.shape[1], *size)))
+                tiles = "" if self.tile is None else f" in tiles of {self.tile} px"
+                fit = f"; {done} of {len(sizes)} octaves fit this picture" if done else ""
                 raise ValueError(
-                    f"octaves: the network does not take {' x '.join(map(str, size))} px ({reason}); "
-                    f"{done} octaves fit this picture"
+                    f"{'octaves' if done else 'image'}: the network does not take {shown}{tiles} "
+                    f"({first_line(error)}){fit}"
                 ) from error
 
     def _try(self, start: Tensor, size: tuple[int, ...]) -> None:
@@ -182,7 +182,8 @@ class _Climb:
             for transform in self.transforms:
                 blank = transform(blank, Moment(0, generator))
             if self.tile is not None:
-                blank = blank[(..., *(slice(0, 2 * self.tile) for _ in size))]
+                windows = [smallest_window(side, self.tile, self.period) for side in blank.shape[2:]]
+                blank = blank[(..., *(slice(0, side) for side in windows))]
             for objective in self.objectives:
                 value = objective.value(self._seen(blank, objective.layers))
                 if value.shape != (1,):
@@ -224,9 +225,9 @@ class _Climb:
         seen: dict[str, Any] = {IMAGE: images}
         shown = images.to(self.dtype, copy=True)  # a copy, for a network that begins in place
         if OUTPUT in layers:
-            with Probe(self.model, inner) as probe:
+            with Probe(self.model, sorted({name.split("#")[0] for name in inner})) as probe:
                 seen[OUTPUT] = output_tensor(self.model(shown))
-            probe.check_reached()
+            probe.check_reached(inner)
             seen |= probe.activations
         elif inner:
             seen |= activations(self.model, shown, inner)
@@ -274,7 +275,7 @@ def _through_octaves(
     scores: list[Tensor] = []
     why, picture = "", start
     for size in sizes:
-        base = _resized(start, size)
+        base = _resized(start, size).clamp(0, 1)  # bicubic overshoots
         values = parameterisation.encode(
             base if detail is None else (base + _resized(detail, size)).clamp(0, 1)
         ).clone()
@@ -327,13 +328,15 @@ def _start(model: nn.Module, image: Tensor | Sequence[int], count: int) -> tuple
     place = _place(model)
     noise = not isinstance(image, Tensor)
     if isinstance(image, Tensor):
-        if not image.is_floating_point() or image.ndim < 3:
+        if image.dtype not in (torch.float32, torch.float64) or image.ndim < 3 or not image.numel():
             raise ValueError(
-                f"image: must be floating point [N C *spatial] in [0, 1], got {image.dtype} {list(image.shape)}"
+                f"image: must be float32 or float64 [N C *spatial] in [0, 1], got {image.dtype} {list(image.shape)}"
             )
         found = image.detach() if image.ndim > 3 else image.detach()[None]
         if not (found.min() >= 0 and found.max() <= 1):
             raise ValueError(f"image: must be in [0, 1], got {found.min().item():.3g} to {found.max().item():.3g}")
+    elif len(image) < 2 or min(image) < 1:
+        raise ValueError(f"image: the size must be [C *spatial], got {list(image)}")
     else:
         found = torch.full((1, *image), 0.5, device=place.device)
     if count > 1 and len(found) not in (1, count):
@@ -372,8 +375,11 @@ def _check(path: _Path, normalisation: str, octaves: int, octave_scale: float) -
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}: must be at least 1, got {value}")
-    if not path.rate > 0:
-        raise ValueError(f"rate: must be above 0, got {path.rate}")
+    if not 0 < path.rate < inf:
+        raise ValueError(f"rate: must be above 0 and finite, got {path.rate}")
+    wrong = [step for step in path.snapshots if not 1 <= step <= path.steps * octaves]
+    if wrong:
+        raise ValueError(f"snapshots: steps go from 1 to {path.steps * octaves} over all octaves, got {wrong[0]}")
     if octaves > 1 and not octave_scale > 1:
         raise ValueError(f"octave_scale: must be above 1, got {octave_scale}")
     for name, value, kind in (

@@ -6,7 +6,6 @@ objective = channel("layer3", 17) - 0.1 * total_variation()
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -60,7 +59,7 @@ def layer(name: str) -> Objective:
 
     Source: Mordvintsev et al. 2015, who take the sum.
     """
-    return Objective(name, (name,), lambda seen: seen[name].float().square().flatten(1).mean(1))
+    return Objective(name, (name,), lambda seen: _mean(seen[name].float().square()))
 
 
 def channel(name: str, index: int, *, axis: int | None = None) -> Objective:
@@ -73,9 +72,7 @@ def channel(name: str, index: int, *, axis: int | None = None) -> Objective:
 
     Source: Olah et al. 2017.
     """
-    return Objective(
-        f"{name}:{index}", (name,), lambda seen: _channel(seen[name], name, index, axis).flatten(1).mean(1)
-    )
+    return Objective(f"{name}:{index}", (name,), lambda seen: _mean(_channel(seen[name], name, index, axis)))
 
 
 def neuron(name: str, index: int, position: Sequence[int] | None = None, *, axis: int | None = None) -> Objective:
@@ -130,7 +127,7 @@ def direction(name: str, vector: Tensor, *, cosine_power: float = 0.0, axis: int
         if cosine_power:
             cosine = dot / (found.norm(dim=-1) * along.norm()).clamp(min=1e-12)
             dot = dot * cosine.clamp(min=0.1) ** cosine_power
-        return dot.flatten(1).mean(1)
+        return _mean(dot)
 
     return Objective(f"direction of {name}", (name,), value)
 
@@ -143,7 +140,7 @@ def total_variation() -> Objective:
 
     def value(seen: Outputs) -> Tensor:
         images = seen[IMAGE].float()
-        steps = [images.diff(dim=axis).abs().flatten(1).mean(1) for axis in range(2, images.ndim)]
+        steps = [_mean(images.diff(dim=axis).abs()) for axis in range(2, images.ndim)]
         return torch.stack(steps).sum(0)
 
     return Objective("total variation", (IMAGE,), value)
@@ -151,9 +148,7 @@ def total_variation() -> Objective:
 
 def distance(level: float = 0.5, *, power: float = 1.0) -> Objective:
     """The mean of |pixel - `level`|^`power` of the picture; a penalty, to be subtracted: L1 of contrast unless told."""
-    return Objective(
-        f"L{power:g}", (IMAGE,), lambda seen: (seen[IMAGE].float() - level).abs().pow(power).flatten(1).mean(1)
-    )
+    return Objective(f"L{power:g}", (IMAGE,), lambda seen: _mean((seen[IMAGE].float() - level).abs().pow(power)))
 
 
 def named(text: str) -> Objective:
@@ -202,6 +197,11 @@ def _number(text: str) -> float:
         raise ValueError(f"objective: {text!r} is no number to multiply by") from error
 
 
+def _mean(values: Tensor) -> Tensor:
+    """The mean `[N]` of `[N ...]`, which may have nothing but N."""
+    return values.reshape(len(values), -1).mean(1)
+
+
 def _axis(activation: Tensor, axis: int | None) -> int:
     """The axis of the channels: 1, the last of tokens."""
     return axis if axis is not None else -1 if activation.ndim == 3 else 1
@@ -224,8 +224,3 @@ def mean_of(objectives: Sequence[Objective], seen: Outputs, share: float) -> Ten
         for number, objective in enumerate(objectives)
     ]
     return share * torch.cat(values)
-
-
-def area(size: Sequence[int]) -> int:
-    """The pixels of a picture `[*spatial]`."""
-    return prod(size)

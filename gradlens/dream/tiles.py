@@ -27,8 +27,7 @@ def tiled(
     """
     gradient = torch.zeros_like(images)
     value = images.new_zeros(len(images), dtype=torch.float32)
-    side = max(tile // period, 1) * period
-    margin = max(side // 2 // period, 1) * period
+    side, margin = _side_and_margin(tile, period)
     axes = [list(_cores(extent, side, period, generator)) for extent in images.shape[2:]]
     pixels = images[0, 0].numel()
     for core in product(*axes):
@@ -39,6 +38,18 @@ def tiled(
         gradient[(..., *(slice(a, b) for a, b in core))] = part[(..., *inner)]
         value += found.detach() * (len_of(core) / seen[0, 0].numel())
     return value, gradient
+
+
+def smallest_window(extent: int, tile: int, period: int) -> int:
+    """The shortest side of what the network is shown along an axis of `extent` px: of a tile at the border, one period long."""
+    side, margin = _side_and_margin(tile, period)
+    return extent if extent <= side else period + margin
+
+
+def _side_and_margin(tile: int, period: int) -> tuple[int, int]:
+    """Of a tile, in whole periods."""
+    side = max(tile // period, 1) * period
+    return side, max(side // 2 // period, 1) * period
 
 
 def len_of(core: Sequence[tuple[int, int]]) -> int:
