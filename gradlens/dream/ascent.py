@@ -143,6 +143,9 @@ class _Climb:
     generator: torch.Generator
     dtype: torch.dtype
     period: int = 1
+    positions: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # values of a layer at the largest size, at 1 px
 
     def fit(self, start: Tensor, sizes: Sequence[tuple[int, ...]]) -> None:
         """Learn the network's periods where they are needed, and try every octave.
@@ -185,9 +188,31 @@ class _Climb:
                 windows = [smallest_window(side, self.tile, self.period) for side in blank.shape[2:]]
                 blank = blank[(..., *(slice(0, side) for side in windows))]
             for objective in self.objectives:
-                value = objective.value(self._seen(blank, objective.layers))
+                seen = self._seen(blank, objective.layers)
+                value = objective.value(seen)
                 if value.shape != (1,):
                     raise ValueError(f"objective: must give one value an image, got {list(value.shape)} for one")
+                self._check_positions(blank, objective, seen)
+
+    def _check_positions(self, shown: Tensor, objective: Objective, seen: Mapping[str, Any]) -> None:
+        """Raise a ValueError where a map that has several positions at the largest size has one alone at this."""
+        for layer in objective.layers:
+            if layer in (IMAGE, OUTPUT):
+                continue
+            many = seen[layer].numel()
+            if layer not in self.positions:  # the largest comes first
+                self.positions[layer] = many, self._at_one_pixel(shown, layer)
+            largest, one = self.positions[layer]
+            if many == one < largest:
+                raise ValueError(f"one position of {layer!r} is left")
+
+    def _at_one_pixel(self, shown: Tensor, layer: str) -> int:
+        """The values of a layer for a picture of one pixel; 0 if the network takes none."""
+        pixel = shown[(..., *(slice(0, 1) for _ in shown.shape[2:]))]
+        try:
+            return self._seen(pixel, [layer])[layer].numel()
+        except Exception:  # each network refuses a size in its own way
+            return 0
 
     def gradient(self, values: Tensor, size: tuple[int, ...], step: int) -> tuple[Tensor, Tensor]:
         """The objective `[N]` at the parameters `values` of a picture of `size`, and its normalised gradient."""
