@@ -254,7 +254,8 @@ def test_auto_is_the_number_of_offsets_that_it_stands_for(
 
 def test_0_and_1_offsets_are_one_fixed_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = made(monkeypatch, tmp_path, *SMALL, "--jitter", "4", "1", "0")
-    assert list(results.manifest["dreamt"]["jitters"].values()) in ([4, 1], [1, 4])
+    assert sorted(results.manifest["dreamt"]["jitters"].values()) == [1, 4]
+    assert "at a fixed position" in words_of(tmp_path / "run")
     with Image.open(tmp_path / "run" / "comparison.png") as film:
         assert getattr(film, "n_frames", 1) == 3
 
@@ -509,6 +510,12 @@ def test_a_picture_is_reduced_and_cut_to_the_network(
     if size is None:
         expected_levels = np.array(image.convert("L" if channels == 1 else "RGB")).reshape(30, 45, channels)
         np.testing.assert_array_equal(levels(found.numpy()), expected_levels)
+
+
+def test_a_picture_is_cut_around_its_middle() -> None:
+    image = sample("chelsea").resize((45, 30))
+    expected = np.array(image)[7:23, 6:38]
+    np.testing.assert_array_equal(levels(fitted(image, (3, 8, 8), None, whole=16).numpy()), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -385,9 +385,12 @@ def test_activations_of_one_run_of_a_layer_that_runs_again() -> None:
     x = images(1, 3, 6, 6)
     first = model.step(x)
     second = model.step(first.tanh())
+    runs: list[None] = []
+    model.step.register_forward_pre_hook(lambda module, inputs: runs.append(None))
     for wanted in (["step"], ["step#2"], ["step#2", "step"]):
         found = activations(model, x, wanted)
-        assert list(found) == wanted
+        assert list(found) == wanted and len(runs) == (1 if wanted == ["step"] else 2)
+        runs.clear()
         for name in wanted:
             torch.testing.assert_close(found[name], first if name == "step" else second, rtol=0, atol=0)
 

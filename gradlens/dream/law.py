@@ -97,6 +97,4 @@ def _dirichlet(n: int, k: int, period: int) -> float:
     """|D(k)| on one axis; exact where it is 0 or 1."""
     if k % period == 0 or n == 1:
         return 1.0
-    if n * k % period == 0:
-        return 0.0
     return abs(sin(pi * (n * k % period) / period) / (n * sin(pi * k / period)))

@@ -142,6 +142,11 @@ def test_grey_starts_with_a_little_noise() -> None:
     assert snapshot.mean().item() == pytest.approx(0.5, abs=0.001) and 0.008 < snapshot.std().item() < 0.012
 
 
+def test_noise_comes_once() -> None:
+    taken = dream(network(), (3, 56, 56), "2", steps=1, rate=1e-9, octaves=2, snapshots=[1, 2]).snapshots
+    assert taken[2].std() < taken[1].std()  # enlarged, and none added
+
+
 def test_what_was_given_is_not_changed() -> None:
     x = picture()
     before = x.clone()
@@ -354,23 +359,25 @@ class Spoils(nn.Module):
             return x
         if self.how == "gradient":
             return x + 0 * (x * 0).sqrt()  # 0 times an infinite slope
+        if self.how == "value":
+            return x + float("inf")
         return x * float(self.how)
 
 
 @pytest.mark.parametrize("kind", ["ascent", "adam", "nadam", "fourier"])
-@pytest.mark.parametrize("how", ["nan", "inf", "gradient"])
+@pytest.mark.parametrize("how", ["nan", "inf", "gradient", "value"])
 @pytest.mark.parametrize("step", [1, 3])
 def test_what_is_not_finite_ends_the_dream_with_what_was_made(step: int, how: str, kind: str) -> None:
     options: dict[str, Any] = {"optimiser": "ascent" if kind == "fourier" else kind, "transforms": [jitter(3)]}
     if kind == "fourier":
         options["parameterisation"] = fourier()
     layers = (nn.Conv2d(3, 4, 3, 2, 1), nn.Tanh())
-    x, counted = picture(), []
+    x, counted, objective = picture(), [], "2:1" if how == "value" else "2"  # the gradient of a mean stays finite
     with pytest.warns(UserWarning, match=f"^dream: step {step} of 6 met NaN or infinity"):
         made = dream(
             network(*layers, Spoils(step, how)),
             x,
-            "2",
+            objective,
             steps=6,
             snapshots=[1, 2, 3, 6],
             advance=counted.append,
@@ -380,7 +387,7 @@ def test_what_is_not_finite_ends_the_dream_with_what_was_made(step: int, how: st
     assert made.scores.shape == (step, 1) and made.scores[:-1].isfinite().all() and len(counted) == step
     assert set(made.snapshots) == set(range(1, step))
     if step > 1:
-        expected = dream(network(*layers, nn.Identity()), x, "2", steps=step - 1, **options).images
+        expected = dream(network(*layers, nn.Identity()), x, objective, steps=step - 1, **options).images
         assert torch.equal(made.images, expected)
     else:
         torch.testing.assert_close(made.images, x.clamp(1e-3, 1 - 1e-3) if kind == "fourier" else x, rtol=0, atol=2e-5)
