@@ -203,18 +203,23 @@ def dreamt(
         arrays |= {f"dream/{stem}": x[0].float().cpu().numpy(), f"dream-power/{stem}": power}
     made_of = {stem: move for move in jitters.values() if (stem := file_stem(move.count)) in pictures}
     rows = pd.concat(tables, ignore_index=True)
-    rows = pd.concat([rows, foretold(rows, made_of, periods, config.steps)], ignore_index=True)
+    if config.recipe == "none":  # else no position is fixed
+        rows = pd.concat([rows, foretold(rows, made_of, periods, config.steps)], ignore_index=True)
+    first = next(iter(pictures.items()), ("", photograph))
     told = {
         "photograph": name, "objective": objective, "jitters": {s: j.count for s, j in made_of.items()},
+        "dreams": list(made_of),
+        "recipe": config.recipe, "parameterisation": config.parameterisation, "optimiser": config.optimiser,
         "mode": config.mode, "order": config.order, "steps": config.steps, "octaves": config.octaves,
         "periods": list(periods), "network_periods": list(network), "ended": ended, "scores": scores,
-        "size": list(photograph.shape[2:]), "detail": _detail(next(iter(pictures.values()), photograph), rows, config.window),
+        "size": list(photograph.shape[2:]), "detail": _detail(rows, config.window, *first),
     }  # fmt: skip
     return Dreamt(rows.reindex(columns=list(COLUMNS)), arrays, told)
 
 
-def _detail(x: "Tensor", rows: "pd.DataFrame", window: int) -> list[int]:
-    """Top, left, height and width of the part of `x` `[1 C H W]` that is enlarged: where its strongest lattice is clearest."""
+def _detail(rows: "pd.DataFrame", window: int, stem: str, x: "Tensor") -> list[int]:
+    """Top, left, height and width of the part of the dream `x` `[1 C H W]` that is enlarged: where its strongest lattice is
+    clearest."""
     from gradlens.spectra import lattice_map
 
     size = [min(DETAIL, side) for side in x.shape[2:]]
@@ -283,9 +288,9 @@ def foretold(
 ) -> "pd.DataFrame":
     """What the law says of the dreams with jitter, from the one at a fixed position; empty if there is none.
 
-    A contrast of c dB is a lattice of 10^(c / 10) - 1 times the spectrum around it; jitter scales that by the square of the
-    attenuation. Rows: `predicted_attenuation` (amplitude, of `steps` steps), `measured_attenuation` (0 where nothing stands
-    above the spectrum around it), `predicted_contrast`.
+    A contrast of c dB is a lattice of 10^(c / 10) - 1 times the spectrum around it; jitter scales by the square of the
+    attenuation what the photograph did not have. Rows: `predicted_attenuation` (amplitude, of `steps` steps),
+    `measured_attenuation` (0 where nothing stands above the photograph), `predicted_contrast`.
     """
     import pandas as pd
 
@@ -304,10 +309,10 @@ def foretold(
             "n": 1,
         }
         for period in periods:
-            before, after = (10 ** (contrast[s, period] / 10) - 1 for s in (fixed, stem))
+            own, before, after = (10 ** (contrast[s, period] / 10) - 1 for s in (PHOTOGRAPH, fixed, stem))
             law = lattice_attenuation(jitter, period, steps)
-            left = sqrt(max(after, 0) / before) if before > 0 else nan
-            expected = 10 * log10(1 + max(before, 0) * law**2) if before == before else nan
+            left = sqrt(max(after - own, 0) / (before - own)) if before > own else nan
+            expected = 10 * log10(1 + own + max(before - own, 0) * law**2)
             for metric, value, unit in (
                 ("predicted_attenuation", law, "1"),
                 ("measured_attenuation", left, "1"),
@@ -409,6 +414,11 @@ def dream_model(config: Config) -> Results:
         except RuntimeError as error:
             remedy = "--tile 256 saves memory" if out_of_memory(error) else "another --size may help"
             raise ValueError(f"model: {config.model!r} does not dream ({first_line(error)}); {remedy}") from error
+        except ValueError as error:
+            if not str(error).startswith("image: the network does not take"):
+                raise
+            own = " ".join(map(str, model.info.input_size[1:]))
+            raise ValueError(f"{error}; its own size is --size {own} --octaves 1") from error
         partial = stopped()
     if not found.told["jitters"]:
         raise KeyboardInterrupt
@@ -452,7 +462,9 @@ def write_pictures(results: Results, folder: Path) -> None:
     from gradlens.figures import animation, png
 
     frames = {PHOTOGRAPH: results.arrays[f"dream/{PHOTOGRAPH}"]}
-    for stem, count in results.manifest["dreamt"]["jitters"].items():
+    told = results.manifest["dreamt"]
+    for stem in told["dreams"]:
+        count = told["jitters"][stem]
         pixels = results.arrays[f"dream/{stem}"]
         write_whole(folder / f"{stem}.png", png(pixels))
         frames["fixed position" if count <= 1 else f"jitter over {count} offsets"] = pixels

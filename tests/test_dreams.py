@@ -164,14 +164,15 @@ def test_the_table_holds_the_law_and_what_it_foretells(saved: Path) -> None:
     for period in (2, 4, 8, 16):
         rows = signed[(signed["image"] == "dream-jitter8") & (signed["period"] == period)].set_index("metric")["value"]
         law = lattice_attenuation(jitter(8), period, 3)
-        before, after = (10 ** (found[f"dream-jitter{n}", period] / 10) - 1 for n in (0, 8))
+        own = 10 ** (found["photograph", period] / 10)
+        before, after = (10 ** (found[f"dream-jitter{n}", period] / 10) - own for n in (0, 8))
         assert rows["predicted_attenuation"] == pytest.approx(law, rel=1e-5)  # six digits in CSV
+        expected = 10 * math.log10(own + max(before, 0) * law**2)
+        assert rows["predicted_contrast"] == pytest.approx(expected, abs=1e-4)
         if before > 0:
             assert rows["measured_attenuation"] == pytest.approx(math.sqrt(max(after, 0) / before), abs=1e-3)
-            expected = 10 * math.log10(1 + before * law**2)
-            assert rows["predicted_contrast"] == pytest.approx(expected, abs=1e-4)
         else:
-            assert math.isnan(rows["measured_attenuation"]) and rows["predicted_contrast"] == 0
+            assert math.isnan(rows["measured_attenuation"])
 
 
 def test_the_report_says_the_numbers_of_the_table(saved: Path) -> None:
@@ -475,7 +476,8 @@ def row(image: str, value: float, period: int = 2) -> dict[str, Any]:
 @pytest.mark.parametrize("after", [12.0, 3.0, 0.0, -2.0])
 @pytest.mark.parametrize("before", [10.0, 0.0, -1.0, math.nan])
 def test_the_law_scales_what_stands_above_the_spectrum(before: float, after: float) -> None:
-    rows = pd.DataFrame([row("a", before), row("b", after), row("c", 5.0)])
+    own = -0.5
+    rows = pd.DataFrame([row("photograph", own), row("a", before), row("b", after), row("c", 5.0)])
     found = foretold(rows, {"b": jitter(3), "a": jitter(1), "c": jitter(4)}, [2], steps=5)
     values = {(r["image"], r["metric"]): r["value"] for r in found.to_dict("records")}
     assert {image for image, _ in values} == {"b", "c"}
@@ -483,13 +485,13 @@ def test_the_law_scales_what_stands_above_the_spectrum(before: float, after: flo
     assert values["b", "predicted_attenuation"] == law and values["c", "predicted_attenuation"] == pytest.approx(
         0.2**0.5
     )
-    lattice, left = (10 ** (x / 10) - 1 for x in (before, after))
+    lattice, left = (10 ** (x / 10) - 10 ** (own / 10) for x in (before, after))
     if lattice > 0:
         assert values["b", "measured_attenuation"] == pytest.approx(math.sqrt(max(left, 0) / lattice))
-        assert values["b", "predicted_contrast"] == pytest.approx(10 * math.log10(1 + lattice * law**2))
+        assert values["b", "predicted_contrast"] == pytest.approx(10 * math.log10(10 ** (own / 10) + lattice * law**2))
     else:
         assert math.isnan(values["b", "measured_attenuation"])
-        assert values["b", "predicted_contrast"] == 0 or math.isnan(before)
+        assert values["b", "predicted_contrast"] == pytest.approx(own) or math.isnan(before)
 
 
 def test_without_a_fixed_position_nothing_is_foretold() -> None:

@@ -101,8 +101,8 @@ def dream(
         A `Dream`, on the device of the model.
 
     Raises:
-        ValueError: a setting is out of range, there is no such layer or channel, no gradient reaches the picture, or the
-            network does not take an octave; that is found before the first step.
+        ValueError: a setting is out of range, there is no such layer or channel, or the network does not take an octave,
+            all found before the first step; or no gradient reaches the picture.
 
     Source: Mordvintsev, Olah, Tyka 2015 (DeepDream); Olah, Mordvintsev, Schubert 2017.
 
@@ -160,6 +160,9 @@ class _Climb:
             found = [p for axis in periods(self.model, list(start.shape[1:])) for p in axis]
             self.period = lcm(*found)
             self.transforms = [t.fitted(found) if isinstance(t, Jitter) else t for t in self.transforms]
+        whole = [objective.name for objective in self.objectives if not objective.local]
+        if self.tile is not None and whole:
+            raise ValueError(f"tile: {whole[0]!r} is of the whole picture, not of its parts; leave tile out")
         if self.tile is not None and self.tile < 2 * self.period:
             raise ValueError(
                 f"tile: must be at least {2 * self.period} px, two periods of the network, got {self.tile}"

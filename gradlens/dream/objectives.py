@@ -23,24 +23,29 @@ Outputs = Mapping[str, Any]
 class Objective:
     """A value for each image, from what `layers` return; sums, differences and multiples are objectives too.
 
-    `value` takes the outputs by layer and gives `[N]`. `name` says it in words.
+    `value` takes the outputs by layer and gives `[N]`. `name` says it in words. `local` says whether it is a mean over
+    positions, which parts of a picture have too.
     """
 
     name: str
     layers: tuple[str, ...]
     value: Callable[[Outputs], Tensor]
+    local: bool = True
 
     def __add__(self, other: "Objective") -> "Objective":
         if not isinstance(other, Objective):
             return NotImplemented
         layers = tuple(dict.fromkeys((*self.layers, *other.layers)))
-        return Objective(f"{self.name} + {other.name}", layers, lambda seen: self.value(seen) + other.value(seen))
+        local = self.local and other.local
+        return Objective(
+            f"{self.name} + {other.name}", layers, lambda seen: self.value(seen) + other.value(seen), local
+        )
 
     def __mul__(self, weight: float) -> "Objective":
         if not isinstance(weight, int | float):
             return NotImplemented
         name = f"({self.name})" if " + " in self.name else self.name
-        return Objective(f"{weight:g} * {name}", self.layers, lambda seen: weight * self.value(seen))
+        return Objective(f"{weight:g} * {name}", self.layers, lambda seen: weight * self.value(seen), self.local)
 
     __rmul__ = __mul__
 
@@ -59,7 +64,7 @@ def layer(name: str) -> Objective:
 
     Source: Mordvintsev et al. 2015, who take the sum.
     """
-    return Objective(name, (name,), lambda seen: _mean(seen[name].float().square()))
+    return Objective(name, (name,), lambda seen: _mean(_exact(seen[name]).square()))
 
 
 def channel(name: str, index: int, *, axis: int | None = None) -> Objective:
@@ -72,7 +77,7 @@ def channel(name: str, index: int, *, axis: int | None = None) -> Objective:
 
     Source: Olah et al. 2017.
     """
-    return Objective(f"{name}:{index}", (name,), lambda seen: _mean(_channel(seen[name], name, index, axis)))
+    return Objective(f"{name}:{index}", (name,), lambda seen: _mean(_channel(seen, name, index, axis)))
 
 
 def neuron(name: str, index: int, position: Sequence[int] | None = None, *, axis: int | None = None) -> Objective:
@@ -84,7 +89,7 @@ def neuron(name: str, index: int, position: Sequence[int] | None = None, *, axis
     """
 
     def value(seen: Outputs) -> Tensor:
-        plane = _channel(seen[name], name, index, axis)
+        plane = _channel(seen, name, index, axis)
         place = tuple(side // 2 for side in plane.shape[1:]) if position is None else tuple(position)
         inside = len(place) == plane.ndim - 1 and all(0 <= p < s for p, s in zip(place, plane.shape[1:], strict=True))
         if not inside:
@@ -92,7 +97,7 @@ def neuron(name: str, index: int, position: Sequence[int] | None = None, *, axis
         return plane[:, *place]
 
     where = "" if position is None else f"@{','.join(map(str, position))}"
-    return Objective(f"{name}:{index}{where or '@'}", (name,), value)
+    return Objective(f"{name}:{index}{where or '@'}", (name,), value, local=False)
 
 
 def logit(index: int) -> Objective:
@@ -102,9 +107,9 @@ def logit(index: int) -> Objective:
         found = logits(seen[OUTPUT])
         if not 0 <= index < found.shape[1]:
             raise ValueError(f"logit: the network has {found.shape[1]}, from 0 on, got {index}")
-        return found[:, index].float()
+        return _exact(found[:, index])
 
-    return Objective(f"logit:{index}", (OUTPUT,), value)
+    return Objective(f"logit:{index}", (OUTPUT,), value, local=False)
 
 
 def direction(name: str, vector: Tensor, *, cosine_power: float = 0.0, axis: int | None = None) -> Objective:
@@ -119,7 +124,7 @@ def direction(name: str, vector: Tensor, *, cosine_power: float = 0.0, axis: int
     """
 
     def value(seen: Outputs) -> Tensor:
-        found = seen[name].float().movedim(_axis(seen[name], axis), -1)
+        found = _exact(seen[name]).movedim(_axis(seen, name, axis), -1)
         if vector.shape != found.shape[-1:]:
             raise ValueError(f"vector: {name!r} has {found.shape[-1]} channels, got {list(vector.shape)}")
         along = vector.to(found)
@@ -139,7 +144,7 @@ def total_variation() -> Objective:
     """
 
     def value(seen: Outputs) -> Tensor:
-        images = seen[IMAGE].float()
+        images = _exact(seen[IMAGE])
         steps = [_mean(images.diff(dim=axis).abs()) for axis in range(2, images.ndim)]
         return torch.stack(steps).sum(0)
 
@@ -148,7 +153,7 @@ def total_variation() -> Objective:
 
 def distance(level: float = 0.5, *, power: float = 1.0) -> Objective:
     """The mean of |pixel - `level`|^`power` of the picture; a penalty, to be subtracted: L1 of contrast unless told."""
-    return Objective(f"L{power:g}", (IMAGE,), lambda seen: _mean((seen[IMAGE].float() - level).abs().pow(power)))
+    return Objective(f"L{power:g}", (IMAGE,), lambda seen: _mean((_exact(seen[IMAGE]) - level).abs().pow(power)))
 
 
 def named(text: str) -> Objective:
@@ -171,7 +176,8 @@ def named(text: str) -> Objective:
         found = re.fullmatch(r"\s*(?:([-0-9.eE]+)\s*\*)?\s*([^\s:@*]+)(?::(\d+)(@(?:\d+(?:,\d+)*)?)?)?\s*", part)
         if found is None:
             raise ValueError(
-                f"objective: {part.strip()!r} is none; spell LAYER, LAYER:CHANNEL, LAYER:CHANNEL@ROW,COLUMN or logit:INDEX"
+                f"objective: {part.strip()!r} is none; spell LAYER, LAYER:CHANNEL, LAYER:CHANNEL@ROW,COLUMN or logit:INDEX, "
+                "and sums as A + 0.5*B; a difference is A + -1*B"
             )
         weight, name, index, position = found.groups()
         term = _term(name, index, position)
@@ -197,22 +203,28 @@ def _number(text: str) -> float:
         raise ValueError(f"objective: {text!r} is no number to multiply by") from error
 
 
+def _exact(values: Tensor) -> Tensor:
+    """`values` in float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _mean(values: Tensor) -> Tensor:
     """The mean `[N]` of `[N ...]`, which may have nothing but N."""
     return values.reshape(len(values), -1).mean(1)
 
 
-def _axis(activation: Tensor, axis: int | None) -> int:
-    """The axis of the channels: 1, the last of tokens."""
-    return axis if axis is not None else -1 if activation.ndim == 3 else 1
+def _axis(seen: Outputs, name: str, axis: int | None) -> int:
+    """The axis of the channels: 1, the last of tokens `[N L C]` unless the picture is a series `[N C L]` itself."""
+    tokens = seen[name].ndim == 3 and (IMAGE not in seen or seen[IMAGE].ndim != 3)
+    return axis if axis is not None else -1 if tokens else 1
 
 
-def _channel(activation: Tensor, name: str, index: int, axis: int | None) -> Tensor:
+def _channel(seen: Outputs, name: str, index: int, axis: int | None) -> Tensor:
     """One channel `[N *positions]` of what the layer `name` returned."""
-    along = _axis(activation, axis)
+    activation, along = seen[name], _axis(seen, name, axis)
     if not 0 <= index < activation.shape[along]:
         raise ValueError(f"channel: {name!r} has {activation.shape[along]}, from 0 on, got {index}")
-    return activation.select(along, index).float()
+    return _exact(activation.select(along, index))
 
 
 def mean_of(objectives: Sequence[Objective], seen: Outputs, share: float) -> Tensor:

@@ -47,8 +47,8 @@ class Dreams:
 
     @property
     def jitters(self) -> dict[str, int]:
-        """How many offsets each dream has, by its name."""
-        return dict(self.told["jitters"])
+        """How many offsets each dream has, by its name, in the order of the command."""
+        return {stem: self.told["jitters"][stem] for stem in self.told["dreams"]}
 
     @property
     def periods(self) -> list[int]:
@@ -56,13 +56,15 @@ class Dreams:
 
     @property
     def fixed(self) -> str | None:
-        """The dream at a fixed position, if there is one."""
+        """The dream at a fixed position, if there is one; published recipes move the picture by themselves."""
+        if self.told["recipe"] != "none":
+            return None
         return next((stem for stem, count in self.jitters.items() if count <= 1), None)
 
     @property
     def moved(self) -> list[str]:
-        """The dreams with jitter, from few offsets to many."""
-        return sorted((stem for stem, count in self.jitters.items() if count > 1), key=self.jitters.__getitem__)
+        """The others, from few offsets to many."""
+        return sorted((stem for stem in self.jitters if stem != self.fixed), key=self.jitters.__getitem__)
 
     def contrast(self, stem: str, period: int) -> Contrast | None:
         """None where the picture is too small to tell."""
@@ -141,14 +143,14 @@ def verdict(dreams: Dreams) -> list[Part]:
     """The answer: the lattice at a fixed position, what jitter left of it, what the law allows."""
     period = dreams.strongest()
     stem = dreams.fixed or next(iter(dreams.jitters))
-    where = "at a fixed position" if dreams.fixed else f"with {dreams.jitters[stem]} offsets"
+    where = "at a fixed position" if dreams.fixed else _label(dreams, stem)
     of = f"A dream of {dreams.told['objective']} of {dreams.model}"
     if period is None:
-        return [strong("No lattice found. "), plain(f"{of} {where} shows none of {_listed(dreams.periods)} px.")]
+        return [strong("No lattice found. "), plain(f"{of}, {where}, shows none of {_listed(dreams.periods)} px.")]
     first = dreams.contrast(stem, period)
     assert first is not None
     parts = [
-        plain(f"{of} {where} carries a lattice of "),
+        plain(f"{of}, {where}, carries a lattice of "),
         strong(f"{period} px: {number(first.value)} dB"),
         plain(f" above the spectrum around it ({p_phrase(first.p)}); the photograph has "),
         plain(f"{_decibel(dreams.contrast(PHOTOGRAPH, period))}."),
@@ -222,7 +224,11 @@ def _shown(dreams: Dreams) -> list[str]:
 
 def _label(dreams: Dreams, stem: str) -> str:
     count = dreams.jitters.get(stem)
-    return PHOTOGRAPH if count is None else "fixed position" if count <= 1 else f"jitter over {count}"
+    if count is None:
+        return PHOTOGRAPH
+    if count <= 1:
+        return "fixed position" if dreams.fixed else f"{dreams.told['recipe']} alone"
+    return f"jitter over {count}"
 
 
 @figures.styled
@@ -281,8 +287,8 @@ def _attenuations(dreams: Dreams) -> Block:
         rows,
         caption=[
             f"Signed contrast without and with jitter, and what the law allows after {dreams.told['steps']} steps "
-            f"({dreams.told['order']} offsets, {dreams.told['mode']}). Amplitude: of the lattice that stands above the spectrum "
-            "around it, with jitter over without; 0 where nothing does, a dash where there was none to begin with."
+            f"({dreams.told['order']} offsets, {dreams.told['mode']}). Amplitude: of the lattice that the photograph did not "
+            "have, with jitter over without; 0 where none is left, a dash where there was none to begin with."
         ],
     )
 
@@ -293,7 +299,8 @@ def _method(dreams: Dreams) -> list[Part]:
     return [
         strong("How. "),
         plain(
-            f"{told['octaves']} octaves of {told['steps']} steps. The strides of {dreams.model} write periods of {periods} px. "
+            f"{told['octaves']} octaves of {told['steps']} steps, {told['parameterisation']}, optimiser {told['optimiser']}, "
+            f"transforms before the jitter: {told['recipe']}. The strides of {dreams.model} write periods of {periods} px. "
             "Averaging over n consecutive offsets scales harmonic k of T by |sin(pi n k / T) / (n sin(pi k / T))|: nothing is "
             "left where T divides n, after infinitely many random steps; N of them leave 1 / N of the power. Signed measures "
             "are of the picture itself. The pictures stand beside this report as PNG of native size."
