@@ -49,7 +49,7 @@ class Jitter:
             steps = cycle(n, axes, moment.step)
         else:
             steps = torch.randint(n, (axes,), generator=moment.generator).tolist()
-        return _moved(images, [step - n // 2 for step in steps], n, self.mode)
+        return moved(images, [step - n // 2 for step in steps], n, self.mode)
 
     @property
     def count(self) -> int:
@@ -121,8 +121,8 @@ def _prime_factors(n: int) -> list[int]:
     return found
 
 
-def _moved(images: Tensor, offsets: Sequence[int], n: int, mode: JitterMode) -> Tensor:
-    """`images` moved by `offsets`, each from -(n // 2) to n - 1 - n // 2."""
+def moved(images: Tensor, offsets: Sequence[int], n: int, mode: JitterMode) -> Tensor:
+    """`images` `[N C *spatial]` moved by `offsets` along each axis, each from -(n // 2) to n - 1 - n // 2, as `jitter` does."""
     axes = tuple(range(2, images.ndim))
     extent = images.shape[2:]
     if mode == "roll":
