@@ -286,7 +286,7 @@ def _replacements(game: _Game, players: Sequence[str]) -> Iterator[dict]:
             return
         least = left(coalition)
         name = JOIN.join(player for i, player in enumerate(players) if not coalition >> i & 1)
-        yield from (row for row in _rows(game, name, "replaced", game.values[coalition], ()))
+        yield from _rows(game, name, "replaced", game.values[coalition], ())
 
 
 def _found(game: _Game) -> np.ndarray:
@@ -312,4 +312,5 @@ def _rows(game: _Game, player: str, metric: str, values: np.ndarray, labels: Seq
             mean = float(measured.mean()) if len(measured) else float("nan")
             yield row | {"value": mean, "low": low, "high": high, "n": len(measured)}
             if labels and len(labels) == len(own):
-                yield from (row | {"image": l, "value": float(v), "n": 1} for l, v in zip(labels, own, strict=True))
+                for label, value in zip(labels, own, strict=True):
+                    yield row | {"image": label, "value": float(value), "n": 1}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class Rules:
         self._rules = {selector: _rule(given) for selector, given in rules.items()}
         for selector in self._rules:
             _check_selector(selector, self._names.values())
-        self._switches: dict[str, list[Switch]] = {}
+        self._switches: dict[str, WeakSet[Switch]] = {}
         self._mode: _Replacing | None = None
         self._handle: torch.utils.hooks.RemovableHandle | None = None
 
@@ -107,14 +108,15 @@ class Rules:
             raise RuntimeError("these rules are at work already")
         self._switches = {}
         self._mode = _Replacing(self._rules, self._names, self._switches)
-        self._handle = self._network.register_forward_pre_hook(self._mode.begin)
+        self._handle = self._network.register_forward_pre_hook(self._mode.begin, with_kwargs=True)
         self._mode.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._mode is not None and self._handle is not None
+        assert self._mode is not None
+        assert self._handle is not None
         mode, self._mode = self._mode, None
         mode.__exit__(kind, error, trace)
         self._handle.remove()
@@ -122,13 +124,17 @@ class Rules:
             mode.check_all_met()
 
 
-@dataclass
+def _unchanged(gradient: Tensor) -> Tensor:
+    return gradient
+
+
+@dataclass(eq=False)
 class Switch:
     """Between a layer and its gradient: the true one passes, or, while `on`, what `linear` makes of it."""
 
     layer: str
     on: bool = True
-    linear: Linear = staticmethod(lambda gradient: gradient)
+    linear: Linear = _unchanged
 
 
 class _Filtered(torch.autograd.Function):
@@ -167,7 +173,7 @@ class _Replacing(TorchFunctionMode):
     """
 
     def __init__(
-        self, rules: Mapping[str, Rule], names: Mapping[nn.Module, str], switches: dict[str, list[Switch]]
+        self, rules: Mapping[str, Rule], names: Mapping[nn.Module, str], switches: dict[str, WeakSet[Switch]]
     ) -> None:
         super().__init__()
         self.rules = rules
@@ -178,7 +184,7 @@ class _Replacing(TorchFunctionMode):
         self._runs: Counter[tuple[str, bool]] = Counter()
         self._looking = False
 
-    def begin(self, network: nn.Module, inputs: Any) -> None:
+    def begin(self, network: nn.Module, inputs: Sequence[Any], named: Mapping[str, Any]) -> None:
         """A forward pass begins: runs are counted anew, and kinds looked up where they are asked for and not known."""
         if self._looking:
             return
@@ -186,7 +192,8 @@ class _Replacing(TorchFunctionMode):
         if self.kinds is None and any(_is_kind(selector) and selector != RELU for selector in self.rules):
             self._looking = True
             try:
-                self.kinds = kinds(network, tuple(inputs[0].shape[1:]))
+                image = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))
+                self.kinds = kinds(network, tuple(image.shape[1:]))
             finally:
                 self._looking = False
 
@@ -195,10 +202,15 @@ class _Replacing(TorchFunctionMode):
         for selector, rule in self.rules.items():
             if selector not in self.met:
                 what = " or ".join(dict.fromkeys(WORDS[kind] for kind in rule.kinds))
-                known = f"; its kinds are {', '.join(dict.fromkeys(self.kinds.values()))}" if self.kinds else ""
                 raise ValueError(
-                    f"rules: {selector!r} met no {what} that {rule.name!r} is for while the network ran{known}"
+                    f"rules: {selector!r} met no {what} for {rule.name!r} while the network ran{self._known()}"
                 )
+
+    def _known(self) -> str:
+        """What there is to choose from, for a message."""
+        if self.kinds:
+            return f"; its layers are {', '.join(f'{name} ({kind})' for name, kind in self.kinds.items())}"
+        return "; kinds are known only of a network that is called as a whole" if self.kinds is None else ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -214,7 +226,7 @@ class _Replacing(TorchFunctionMode):
         if rule is None:
             return func(*args, **kwargs)
         switch = Switch(layer)
-        self.switches.setdefault(layer, []).append(switch)
+        self.switches.setdefault(layer, WeakSet()).add(switch)
         x, args, kwargs = _taken(args, kwargs)
         return (_gated if gate else _in_space)(func, kind, rule, switch, x, args, kwargs)
 

@@ -20,9 +20,9 @@ def held() -> Rule:
     """The adjoint, then the mean over the s pixels that end at each: a zero-order hold of what was accumulated.
 
     Its zeros are at all k / s, so nothing of the stride's harmonics is left, whatever the gradient; its gain at frequency
-    0 is 1. A max-pool's routing is held likewise. Where kernel < stride it fills the holes: a 1x1 convolution of stride 2 hands each gradient to a square of four.
-    The square begins at the pixel that the window begins at, half a pixel from the middle for stride 2. What the square
-    holds outside of the map is lost.
+    0 is 1. A max-pool's routing is held likewise. Where kernel < stride it fills the holes: a 1x1 convolution of stride 2
+    hands each gradient to a square of four. The square begins at the pixel that the window begins at, half a pixel from
+    the middle for stride 2. What the square holds outside of the map is lost.
     """
     return Rule("held", KINDS, lambda met: _filtered(met, [_box(s) for s in _strides(met)], centred=False))
 
