@@ -5,7 +5,7 @@ result is the same, up to rounding, for any order, any batches and any number of
 included. Images that hold NaN or infinity, or are too small for the measure, are left out and counted in `left_out`.
 
 Every class takes the keyword arguments of `torchmetrics.Metric` too, and refuses wrong ones when it is made. None is
-there where a mean over images says nothing (`notch`, `lattice_map`, the floors) or every image is needed at once
+there where a mean over images says nothing (`notch` and its like, `lattice_map`, the floors) or every image is needed at once
 (`set_imbalance_test`); `lattice_tests` is a `MetricCollection`.
 """
 

@@ -129,6 +129,8 @@ WITHOUT_CLASS = {
     "spectrum_distance_test",
     "lattice_map",  # a mean over images says nothing
     "notch",
+    "lowpass",
+    "even_phases",
     "lattice_share_floor",  # of a size, not of images
     "phase_imbalance_floor",
     "set_imbalance_test",  # needs every image at once

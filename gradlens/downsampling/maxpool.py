@@ -19,8 +19,8 @@ def max_pooled(
     """A convolution of stride 1, then a max-pool: `[N C *spatial]` to `[N C' *ceil(spatial / scale)]`.
 
     y[i] = max over the window around s i of (b + W * x). Windows of 2 s - 1 pixels overlap: where both windows of an axis hold
-    a pixel it is asked twice, and gets more. Blocks (`window=scale`) ask all pixels once: their energy is even on average, but the
-    gradient of one image still sits on one pixel a block.
+    a pixel it is asked twice, and gets more. Blocks (`window=scale`) ask all pixels once: their energy is even on average,
+    but the gradient of one image still sits on one pixel a block.
 
     Cost: s^D m^D C multiplications an output, and window^D - 1 comparisons.
 

@@ -7,6 +7,7 @@ because in eval mode the images of a batch do not touch. Attributions are what p
 """
 
 from gradlens.gradients.attributions import METHODS, Method, attribute
+from gradlens.gradients.faithfulness import deletion, insertion
 from gradlens.gradients.inputs import input_gradient
 from gradlens.gradients.scores import Score, logits, output_tensor, top_logit
 from gradlens.gradients.stream import GradientStatistics, collect, network_periods, stage_periods
@@ -18,7 +19,9 @@ __all__ = [
     "Score",
     "attribute",
     "collect",
+    "deletion",
     "input_gradient",
+    "insertion",
     "logits",
     "network_periods",
     "output_tensor",

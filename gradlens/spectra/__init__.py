@@ -6,8 +6,10 @@ measures see energy that is placed unevenly while its sign is random, as a strid
 
 from gradlens.spectra.detail import fine_detail
 from gradlens.spectra.distance import normalised_power, spectrum_distance_test
+from gradlens.spectra.even import even_phases
 from gradlens.spectra.lattice import lattice_share, lattice_share_floor, notch
 from gradlens.spectra.losses import lattice_loss, spectrum_distance
+from gradlens.spectra.lowpass import lowpass
 from gradlens.spectra.phases import (
     phase_energy,
     phase_imbalance,
@@ -33,6 +35,7 @@ __all__ = [
     "LatticeStream",
     "LatticeTest",
     "RadialProfile",
+    "even_phases",
     "fine_detail",
     "lattice_contrast",
     "lattice_lines",
@@ -43,6 +46,7 @@ __all__ = [
     "lattice_statistics",
     "lattice_test",
     "lattice_tests",
+    "lowpass",
     "normalised_power",
     "notch",
     "phase_energy",

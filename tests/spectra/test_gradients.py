@@ -19,6 +19,8 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "power_spectrum without window": lambda x: spectra.power_spectrum(x, window="none"),
     "radial_profile": lambda x: spectra.radial_profile(x).power,
     "notch": lambda x: spectra.notch(x, 2),
+    "lowpass": lambda x: spectra.lowpass(x, 0.3),
+    "even_phases": lambda x: spectra.even_phases(x, 2),
     "notch of two periods": lambda x: spectra.notch(x, (2, 3)),
     "lattice_loss": lambda x: spectra.lattice_loss(x, 2),
     "spectrum_distance": lambda x: spectra.spectrum_distance(x, noise(2, 1, *x.shape[2:], seed=1).cumsum(-1)),

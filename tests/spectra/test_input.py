@@ -27,6 +27,8 @@ CALLS: dict[str, Callable[[Tensor], object]] = {
     "phase_imbalance": lambda x: spectra.phase_imbalance(x, 2),
     "plain phase_imbalance": lambda x: spectra.phase_imbalance(x, 2, debias=False),
     "notch": lambda x: spectra.notch(x, 2),
+    "lowpass": lambda x: spectra.lowpass(x, 0.25),
+    "even_phases": lambda x: spectra.even_phases(x, 2),
     "lattice_loss": lambda x: spectra.lattice_loss(x, 2),
     "spectrum_distance": lambda x: spectra.spectrum_distance(x, x),
 }
@@ -40,6 +42,7 @@ WITH_PERIOD: dict[str, Callable[[Tensor, object], object]] = {
     "phase_energy": spectra.phase_energy,
     "phase_imbalance": spectra.phase_imbalance,
     "notch": lambda x, period: spectra.notch(x, [period]),
+    "even_phases": spectra.even_phases,
     "lattice_loss": spectra.lattice_loss,
     "lattice_share_floor": lambda x, period: spectra.lattice_share_floor(x.shape[2:], period),
     "phase_imbalance_floor": lambda x, period: spectra.phase_imbalance_floor(tuple(x.shape[1:]), period),
