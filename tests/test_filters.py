@@ -98,7 +98,7 @@ def test_only_order_zero_is_even_in_its_squares() -> None:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("attenuation", [40.0, 60.0, 80.0])
 def test_the_stop_band_of_kaisers_window(scale: int, attenuation: float) -> None:
-    """Where the docstring says it begins; dividing the phases and the design's own tolerance cost less than 5 dB, of 80 less than 10."""
+    """Where the docstring says it begins; phases and the design's own tolerance cost under 5 dB, of 80 under 10."""
     taps = windowed_sinc(scale, attenuation=attenuation)
     edge = 1 / (2 * scale) + (attenuation - 7.95) / (28.7 * (len(taps) - 1))
     worst = max(response(taps, f) for f in torch.linspace(edge, 0.5, 400).tolist())

@@ -6,11 +6,11 @@ the sub-filters.
 """
 
 from collections.abc import Sequence
-from functools import reduce
 
 import torch
 from torch import Tensor
 
+from gradlens.filters import binomial, hold
 from gradlens.rules.rule import AVERAGE_POOLS, CONVOLUTION, MAX_POOLS, Linear, Met, Rule
 
 KINDS = (CONVOLUTION, *AVERAGE_POOLS, *MAX_POOLS)
@@ -24,7 +24,7 @@ def held() -> Rule:
     hands each gradient to a square of four. The square begins at the pixel that the window begins at, half a pixel from
     the middle for stride 2. What the square holds outside of the map is lost.
     """
-    return Rule("held", KINDS, lambda met: _filtered(met, [_box(s) for s in _strides(met)], centred=False))
+    return Rule("held", KINDS, lambda met: _filtered(met, [hold(s) for s in _strides(met)], centred=False))
 
 
 def blurred(size: int | None = None) -> Rule:
@@ -41,7 +41,7 @@ def blurred(size: int | None = None) -> Rule:
         "blurred",
         KINDS,
         lambda met: _filtered(
-            met, [_binomial((size or 2 * s - 1) if s > 1 else 1) for s in _strides(met)], centred=True
+            met, [binomial((size or 2 * s - 1) if s > 1 else 1) for s in _strides(met)], centred=True
         ),
     )
 
@@ -90,16 +90,6 @@ def _along(x: Tensor, axis: int, taps: Sequence[float], ahead: int) -> Tensor:
         if many > 0:
             result.narrow(axis, max(shift, 0), many).add_(x.narrow(axis, max(-shift, 0), many), alpha=weight)
     return result
-
-
-def _box(size: int) -> Tensor:
-    return torch.full((size,), 1 / size, dtype=torch.float64)
-
-
-def _binomial(size: int) -> Tensor:
-    row = reduce(lambda row, _: torch.cat([row, row.new_zeros(1)]) + torch.cat([row.new_zeros(1), row]),
-                 range(size - 1), torch.ones(1, dtype=torch.float64))  # fmt: skip
-    return row / row.sum()
 
 
 def _equalised(met: Met) -> Linear:
