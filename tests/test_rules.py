@@ -66,7 +66,7 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]]] = {
     "conv1d": (lambda: nn.Conv1d(3, 4, 3, 2), (2, 3, 17), CONVOLUTIONS),
     "conv2d": (lambda: nn.Conv2d(3, 4, 5, 2, padding=2), (2, 3, 12, 13), CONVOLUTIONS),
-    "conv2d, two strides": (lambda: nn.Conv2d(3, 4, (3, 4), (1, 3), padding=(1, 0)), (2, 3, 9, 13), CONVOLUTIONS),
+    "conv2d, two strides": (lambda: nn.Conv2d(3, 4, (3, 4), (1, 3), padding=1), (2, 3, 9, 13), CONVOLUTIONS),
     "conv2d, groups": (lambda: nn.Conv2d(4, 8, 3, 2, padding=1, groups=4, bias=False), (2, 4, 11, 12), CONVOLUTIONS),
     "conv2d, dilation": (lambda: nn.Conv2d(3, 4, 3, 2, dilation=3), (2, 3, 13, 14), CONVOLUTIONS),
     "conv2d, circular": (lambda: nn.Conv2d(3, 4, 3, 2, 1, padding_mode="circular"), (2, 3, 8, 8), CONVOLUTIONS),
