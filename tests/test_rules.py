@@ -153,6 +153,13 @@ def test_a_relu_in_place_changes_its_input_and_has_the_gradient_of_one_that_does
     assert (gradient - expected).abs().max() < FLOAT64
 
 
+def test_a_rule_may_read_the_input_of_a_relu_in_place_later() -> None:
+    late = Rule("late", ("relu",), lambda met: lambda gradient: gradient * met.x, after=False)
+    network, x = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True)).double(), drawn(2, 3, 5)
+    _, g, gradient = under(network, x, {"relu": late})
+    assert torch.equal(gradient, g * x)
+
+
 def gate_of(layer: nn.Module, x: Tensor, rule: str) -> Tensor:
     """sigmoid(x), of a ReLU6 times sigmoid(6 - x); a leaky ReLU opens from its slope on."""
     if rule == "identity":

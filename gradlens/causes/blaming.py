@@ -258,7 +258,7 @@ def _contributions(
     for i, player in enumerate(players):
         yield from _rows(game, player, "shapley", shares[i], labels)
         if error is not None:
-            for row in _rows(game, player, "shapley_error", error[i][None], [""]):
+            for row in _rows(game, player, "shapley_error", error[i][None], ()):
                 yield row | {"n": len(orders)}
         yield from _rows(game, player, "leave_one_out", v[everyone] - v[everyone ^ 1 << i], labels)
         yield from _rows(game, player, "only_one", v[1 << i] - v[0], labels)
