@@ -50,7 +50,8 @@ def blame(
     Three values are asked for: the lattice contrast of the gradient, `signed` and `envelope`, in dB, and its phase
     imbalance (`phase`). The forward pass runs once a batch; the backward passes share what they have in common. Replaced
     means held unless said otherwise: then a layer hands on nothing of the harmonics of its own stride, and what is left at a
-    period is what others wrote. A max-pool of stride 1 writes no period and takes no part.
+    period is what others wrote. Where nearly nothing fine is left, the envelope's contrast stands on little; `phase` says
+    how uneven it still is. A max-pool of stride 1 writes no period and takes no part.
 
     By kind, the players are whole kinds, not sums over layers: that is the act of somebody who replaces all shortcuts, it
     counts the interaction of two shortcuts as theirs alone, and 2^kinds coalitions are few. The sum of the layers'
@@ -258,7 +259,7 @@ def _contributions(
     for i, player in enumerate(players):
         yield from _rows(game, player, "shapley", shares[i], labels)
         if error is not None:
-            for row in _rows(game, player, "shapley_error", error[i][None], [""]):
+            for row in _rows(game, player, "shapley_error", error[i][None], ()):
                 yield row | {"n": len(orders)}
         yield from _rows(game, player, "leave_one_out", v[everyone] - v[everyone ^ 1 << i], labels)
         yield from _rows(game, player, "only_one", v[1 << i] - v[0], labels)
