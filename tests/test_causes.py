@@ -1,493 +1,553 @@
-"""Blame is what rules rebuilt for every coalition say, sums to the whole, finds a planted culprit and leaves no trace."""
+"""Blame: games of known answer, every coalition against a forward and a backward pass of its own, and what to replace."""
 
-from __future__ import annotations
-
-import copy
-from collections.abc import Callable
-from itertools import combinations, pairwise, permutations
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise, permutations, product
+from math import factorial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from gradlens import images, models
-from gradlens.causes import Remedy, antithetic_orders, blame, blaming, remedy, sampled_shapley, shapley
+from gradlens.causes import antithetic_orders, blame, blaming, remedy, sampled_shapley, shapley
 from gradlens.causes.games import coalitions_of
 from gradlens.causes.passes import gradients, segments
-from gradlens.causes.remedies import burden
-from gradlens.compare import interval
-from gradlens.gradients import input_gradient, top_logit
+from gradlens.compare import measure
+from gradlens.gradients import top_logit
+from gradlens.results import COLUMNS
 from gradlens.rules import Rules, kinds
-from gradlens.spectra import lattice_contrast, lattice_tests, phase_imbalance
+from gradlens.spectra import lattice_statistics
+
+FLOAT64 = 1e-9  # of contrasts of some dB, after sums of thousands of numbers
+GRADIENT = 1e-10  # relative to the largest, of sums in another order
+CELLS = ("signed", "envelope", "phase")
 
 
-def photos(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Seeded noise in [0, 1]."""
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    """A network with weights of its own."""
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return make().eval()
-
-
-class Residual(nn.Module):
-    """Stem, max-pool, and a residual block with a strided main path and a 1x1 shortcut; ReLUs in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.pool = nn.Conv2d(3, 6, 5, 2, 2), nn.MaxPool2d(3, 2, 1)
-        self.main, self.more = nn.Conv2d(6, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
-        self.short = nn.Conv2d(6, 8, 1, 2)
-        self.act, self.head = nn.ReLU(inplace=True), nn.Linear(8, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(self.act(self.stem(x)))
-        x = self.act(self.more(self.act(self.main(x))) + self.short(x))
-        return self.head(x.mean((2, 3)))
-
-
-class Dense(nn.Module):
-    """Two strided branches that never meet but in the head: no cut separates them; one is called as a function."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.other, self.head = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(3, 4, 2, 2), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = self.one(x).relu(), F.max_pool2d(self.other(x), 2)
-        return self.head(torch.cat([a.mean((2, 3)), b.square().mean((2, 3))], 1))
-
-
-def residual() -> nn.Module:
-    return seeded(Residual)
-
-
-def chain(*layers: nn.Module) -> nn.Module:
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
-NETWORKS = {
-    "residual": Residual,
-    "dense": Dense,
-    "discriminator": lambda: chain(
-        nn.Conv2d(3, 4, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(4, 4, 4, 2, 1), nn.LeakyReLU(0.2)
-    ),
-}
+        yield
 
 
 # Games
 
 
-def by_all_orders(values: np.ndarray) -> np.ndarray:
-    """Shapley values from the definition: the mean gain of each player over all n! orders."""
+def values_of(players: int, worth: Callable[[frozenset[int]], float]) -> np.ndarray:
+    coalitions = range(2**players)
+    return np.array([worth(frozenset(i for i in range(players) if s >> i & 1)) for s in coalitions])
+
+
+def by_permutations(values: np.ndarray) -> np.ndarray:
     n = len(values).bit_length() - 1
-    orders = list(permutations(range(n)))
     total = np.zeros((n, *values.shape[1:]))
-    for order in orders:
+    for order in permutations(range(n)):
         for place, player in enumerate(order):
-            before = sum(1 << other for other in order[:place])
-            total[player] += values[before | 1 << player] - values[before]
-    return total / len(orders)
+            before = sum(1 << i for i in order[:place])
+            total[player] += values[before + (1 << player)] - values[before]
+    return total / factorial(n)
 
 
-def test_shapley_values_of_the_glove_game() -> None:
-    """One left glove, two right ones, a pair is worth 1: 2/3, 1/6, 1/6 (Shapley and Shubik)."""
-    pair = [float(bool(s & 1) and bool(s & 6)) for s in range(8)]
-    np.testing.assert_allclose(shapley(np.array(pair)), [2 / 3, 1 / 6, 1 / 6], rtol=1e-12)
+def test_shapley_of_games_of_known_answer() -> None:
+    worths = [0.5, -2.0, 3.0, 0.0]
+    assert np.allclose(shapley(values_of(4, lambda s: sum(worths[i] for i in s))), worths, atol=1e-14)
+    glove = values_of(3, lambda s: float(2 in s and len(s) > 1))  # one right glove, two left ones
+    assert np.allclose(shapley(glove), [1 / 6, 1 / 6, 4 / 6], atol=1e-14)
+    symmetric = values_of(5, lambda s: len(s) ** 3)
+    assert np.allclose(shapley(symmetric), 25.0, atol=1e-12)
+    dummy = values_of(4, lambda s: len(s - {1}) ** 2 + 7)
+    assert np.allclose(shapley(dummy), [3, 0, 3, 3], atol=1e-14)
+    assert shapley(np.array([4.0])).shape == (0,)
 
 
-def test_shapley_values_of_the_airport_game() -> None:
-    """A runway as long as the longest aeroplane needs: each metre is shared by those who need it (Littlechild, Owen)."""
-    cost = [max([c for i, c in enumerate((1.0, 2.0, 4.0)) if s >> i & 1], default=0.0) for s in range(8)]
-    np.testing.assert_allclose(shapley(np.array(cost)), [1 / 3, 1 / 3 + 1 / 2, 1 / 3 + 1 / 2 + 2], rtol=1e-12)
-
-
-def test_shapley_values_are_the_mean_over_all_orders_and_sum_to_the_whole() -> None:
-    values = np.random.default_rng(0).normal(size=(32, 3, 2))
+@pytest.mark.parametrize("players", [1, 2, 3, 5])
+def test_shapley_is_the_mean_over_all_orders(players: int) -> None:
+    values = np.random.default_rng(players).normal(size=(2**players, 2, 3))
     found = shapley(values)
-    np.testing.assert_allclose(found, by_all_orders(values), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.sum(0), values[-1] - values[0], rtol=1e-9)
+    assert np.abs(found - by_permutations(values)).max() < 1e-13
+    assert np.abs(found.sum(0) - (values[-1] - values[0])).max() < 1e-13
 
 
-def test_a_player_who_changes_nothing_has_nothing() -> None:
-    values = np.random.default_rng(1).normal(size=8)
-    values[4:] = values[:4]
-    assert shapley(values)[2] == 0
+def test_shapley_needs_all_coalitions() -> None:
+    for number in (0, 3, 6):
+        with pytest.raises(ValueError, match=rf"all 2\^n coalitions, got {number}"):
+            shapley(np.zeros(number))
 
 
-def test_a_game_must_be_whole() -> None:
-    with pytest.raises(ValueError, match=r"values: must be those of all 2\^n coalitions, got 6"):
-        shapley(np.zeros(6))
+def test_orders_come_in_pairs_and_from_a_seed() -> None:
+    orders = antithetic_orders(6, 8, seed=3)
+    assert len(orders) == 8
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert all(two == one[::-1] for one, two in zip(orders[::2], orders[1::2], strict=True))
+    assert orders == antithetic_orders(6, 8, seed=3) != antithetic_orders(6, 8, seed=4)
+    for wrong in (2, 5, 0):
+        with pytest.raises(ValueError, match=f"permutations: must be even and at least 4, for pairs, got {wrong}"):
+            antithetic_orders(6, wrong)
 
 
-@pytest.mark.parametrize("count", [2, 5])
-def test_orders_come_in_pairs(count: int) -> None:
-    with pytest.raises(ValueError, match=f"permutations: must be even and at least 4, for pairs, got {count}"):
-        antithetic_orders(3, count)
-
-
-def test_orders_are_antithetic_and_the_seeds() -> None:
-    orders = antithetic_orders(5, 6, seed=3)
-    assert [order[::-1] for order in orders[::2]] == orders[1::2]
-    assert all(sorted(order) == list(range(5)) for order in orders)
-    assert orders == antithetic_orders(5, 6, seed=3) != antithetic_orders(5, 6, seed=4)
-
-
-def test_sampled_values_of_pairwise_games_are_exact() -> None:
-    """Where players interact by two, an order and its reverse add up to the Shapley value (Mitchell et al. 2022)."""
-    generator = np.random.default_rng(0)
-    own, between = generator.normal(size=5), np.triu(generator.normal(size=(5, 5)), 1)
-    inside = np.array([[s >> i & 1 for i in range(5)] for s in range(32)])
-    values = inside @ own + np.einsum("si,ij,sj->s", inside, between, inside)
-    orders = antithetic_orders(5, 4)
+def test_all_orders_are_exact() -> None:
+    values = np.random.default_rng(0).normal(size=(16, 2))
+    firsts = [order for order in permutations(range(4)) if order[0] < order[-1]]
+    orders = [order for one in firsts for order in (one, one[::-1])]
     found, pairs = sampled_shapley(dict(enumerate(values)), orders)
-    np.testing.assert_allclose(found, shapley(values), atol=1e-12)
-    np.testing.assert_allclose(pairs.std(0), 0, atol=1e-12)
+    assert np.abs(found - shapley(values)).max() < 1e-13
+    assert pairs.shape == (12, 4, 2)
 
 
-def test_sampled_values_are_within_their_error_and_sum_to_the_whole() -> None:
-    values = np.random.default_rng(2).normal(size=64)
-    scores = []
-    for seed in range(300):
-        orders = antithetic_orders(6, 32, seed=seed)
-        found, pairs = sampled_shapley({s: values[s] for s in coalitions_of(orders)}, orders)
-        assert found.sum() == pytest.approx(values[-1] - values[0], abs=1e-12)
-        scores.append((found - shapley(values)) / (pairs.std(0, ddof=1) / len(pairs) ** 0.5))
-    # t with 15 degrees of freedom has a spread of 1.07; 300 draws of 6 dependent ones know it to about 4 %
-    assert np.std(scores) == pytest.approx(1.07, abs=0.13)
-    assert np.mean(scores) == pytest.approx(0, abs=0.1)
+def test_drawn_orders_are_unbiased_and_their_error_is_told() -> None:
+    values = np.random.default_rng(0).normal(size=32)
+    exact, draws = shapley(values), 400
+    found, errors = np.zeros((draws, 5)), np.zeros((draws, 5))
+    for number in range(draws):
+        orders = antithetic_orders(5, 12, seed=number)
+        known = {s: values[s] for s in coalitions_of(orders)}  # no other is asked for
+        found[number], pairs = sampled_shapley(known, orders)
+        errors[number] = pairs.std(0, ddof=1) / len(pairs) ** 0.5
+        assert abs(found[number].sum() - (values[-1] - values[0])) < 1e-13
+    spread = found.std(0, ddof=1)
+    assert (np.abs(found.mean(0) - exact) < 4 * spread / draws**0.5).all()
+    assert np.allclose((errors**2).mean(0), spread**2, rtol=0.25)  # a variance of 400 is known to 7 %
 
 
-# Backward passes that share
+# Blame, against Rules built anew for every coalition
 
 
-def every_set(layers: tuple[str, ...]) -> list[frozenset[str]]:
-    return [frozenset(c) for r in range(len(layers) + 1) for c in combinations(layers, r)]
+def small() -> nn.Sequential:
+    """A stem, a pool and a strided convolution, in float64."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, 2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 36, 5),
+    )  # fmt: skip
+    return network.double().eval()
 
 
-def rebuilt(model: nn.Module, x: Tensor, replaced: frozenset[str]) -> Tensor:
-    """The gradient from a forward pass of its own, with rules for these layers alone."""
-    if not replaced:
-        return input_gradient(model, x)
-    with Rules(model, dict.fromkeys(replaced, "held")):
-        return input_gradient(model, x)
+def noise(images: int = 4, side: int = 48) -> Tensor:
+    return torch.rand(images, 3, side, side, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_shared_passes_are_those_of_rules_rebuilt_for_each_set(name: str) -> None:
-    model, x = seeded(NETWORKS[name]), photos(2, 3, 24, 24)
-    layers = dict.fromkeys(kinds(model, (3, 24, 24)), "held")
-    leaf = x.clone().requires_grad_()
-    with Rules(model, layers) as active:
-        score = top_logit(model(leaf.clone())).sum()
-    wanted = every_set(active.layers)
-    found = {replaced: g for same, g in gradients(score, leaf, active, wanted) for replaced in same}
-    assert set(found) == set(wanted)
-    for replaced in wanted:
-        # a sum of two branches may be added up in another order
-        torch.testing.assert_close(found[replaced], rebuilt(model, x, replaced), rtol=1e-5, atol=1e-8)
-    assert len({g.sum().item() for g in found.values()}) == len(wanted)  # every replacement tells
+def gradient_of(network: nn.Module, images: Tensor, rules: Mapping[str, Any]) -> Tensor:
+    leaf = images.clone().requires_grad_()
+    with Rules(network, rules):
+        value = top_logit(network(leaf)).sum()
+    return torch.autograd.grad(value, leaf)[0]
 
 
-def test_a_graph_is_cut_where_all_ways_meet() -> None:
-    model, leaf = residual(), photos(1, 3, 24, 24).requires_grad_()
-    with Rules(model, dict.fromkeys(kinds(model, (3, 24, 24)), "held")):
-        score = top_logit(model(leaf.clone())).sum()
-    found = segments(score, leaf)
-    assert [set(part.layers) for part in found if part.layers] == [{"main", "short"}, {"pool"}, {"stem"}]
-    assert all(a.end == b.start for a, b in pairwise(found))
+def slow(
+    network: nn.Module, images: Tensor, players: Sequence[Sequence[str]], periods: Sequence[int], rule: Any = "held"
+) -> np.ndarray:
+    """v `[2^n N 3 P]` of every coalition, each with its own forward and backward pass."""
+    values = []
+    for coalition in range(2 ** len(players)):
+        gone = [name for i, group in enumerate(players) if not coalition >> i & 1 for name in group]
+        found = lattice_statistics(gradient_of(network, images, dict.fromkeys(gone, rule)), periods, window=32)
+        contrast = [[found.contrast[kind, p].numpy() for p in periods] for kind in ("signed", "envelope")]
+        values.append(np.array([*contrast, [found.imbalance[p].numpy() for p in periods]]).transpose(2, 0, 1))
+    return np.stack(values)
 
 
-def test_a_layer_off_the_way_to_the_image_changes_nothing() -> None:
-    class Beside(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.beside = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(3, 4, 3, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.one(x).mean((2, 3)) + self.beside(x.detach()).mean((2, 3))
-
-    table = blame(seeded(Beside), photos(3, 3, 48, 48), periods=[2])
-    part = table.loc[(table["layer"] == "beside") & table["metric"].isin(blaming.METRICS)]
-    assert len(part) == 3 * 3 * 4  # if it were left out this would say nothing
-    assert (part["value"] == 0).all()
+def cells(table: pd.DataFrame, metric: str, layer: str, images: Sequence[str], periods: Sequence[int]) -> np.ndarray:
+    """The values `[N 3 P]` of one metric of one player."""
+    rows = table[(table["metric"] == metric) & (table["layer"] == layer)]
+    found = rows.set_index(["image", "kind", "period"])["value"]
+    assert found.index.is_unique
+    return np.array([[[found[image, kind, period] for period in periods] for kind in CELLS] for image in images])
 
 
-# Blame
+def check(table: pd.DataFrame, values: np.ndarray, players: Sequence[str], periods: Sequence[int]) -> None:
+    """That a table is what the coalitions' `values` `[2^n N 3 P]` make of it."""
+    everyone = len(values) - 1
+    images = [str(i + 1) for i in range(values.shape[1])]
+    expected = {("as_is", ""): values[everyone], ("all_replaced", ""): values[0]}
+    for i, (player, share) in enumerate(zip(players, by_permutations(values), strict=True)):
+        expected["shapley", player] = share
+        expected["leave_one_out", player] = values[everyone] - values[everyone - 2**i]
+        expected["only_one", player] = values[2**i] - values[0]
+    for (metric, layer), value in expected.items():
+        found = cells(table, metric, layer, images, periods)
+        assert np.abs(found - value).max() < FLOAT64, (metric, layer)
+        assert np.abs(cells(table, metric, layer, [""], periods)[0] - value.mean(0)).max() < FLOAT64
+    assert set(table.loc[table["metric"] != "replaced", "layer"]) == {"", *players}
+    assert set(table.loc[table["metric"] == "replaced", "image"]) <= {""}
 
 
-def mean(table: pd.DataFrame, layer: str, metric: str, kind: str = "signed", period: int = 2) -> float:
-    """The value of a set row."""
-    part = table.loc[
-        (table["image"] == "")
-        & (table["layer"] == layer)
-        & (table["metric"] == metric)
-        & (table["kind"] == kind)
-        & (table["period"] == period)
-    ]
-    (value,) = part["value"]
-    return float(value)
+PERIODS = (2, 4, 8)  # that the small network can write
 
 
-def measured(model: nn.Module, x: Tensor, replaced: frozenset[str], periods: tuple[int, ...]) -> np.ndarray:
-    """The three values of each image by another way: `[N 3 P]`."""
-    g = rebuilt(model, x, replaced)
-    signed, envelope = (lattice_tests(g, periods, kind=kind) for kind in ("signed", "envelope"))
-    values = [[tests[p].contrast for p in periods] for tests in (signed, envelope)]
-    values.append([phase_imbalance(g, p) for p in periods])
-    return torch.stack([torch.stack(value, 1) for value in values], 1).numpy()
+@pytest.fixture(scope="module")
+def worked() -> tuple[nn.Sequential, Tensor, pd.DataFrame, np.ndarray]:
+    """The small network, images, their table, and the values of all coalitions."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, images = small(), noise()
+    values = slow(network, images, [["0"], ["2"], ["3"]], PERIODS)
+    return network, images, blame(network, images, batch_size=3), values
 
 
-def test_blame_is_what_rules_rebuilt_for_every_coalition_say() -> None:
-    model, x, periods = residual(), photos(3, 3, 48, 48), (2, 4, 8)
-    players = ("stem", "pool", "main", "short")
-    v = np.stack(
-        [measured(model, x, frozenset(p for i, p in enumerate(players) if not s >> i & 1), periods) for s in range(16)]
-    )
-    expected = {
-        "shapley": by_all_orders(v),
-        "leave_one_out": np.stack([v[15] - v[15 ^ 1 << i] for i in range(4)]),
-        "only_one": np.stack([v[1 << i] - v[0] for i in range(4)]),
-    }
-    table = blame(model, x, periods=periods, names=["a", "b", "c"])
-    assert table["model"].unique().tolist() == ["Residual"]
-    assert list(dict.fromkeys(table.loc[table["metric"] == "shapley", "layer"])) == list(players)
-    for metric, values in expected.items():
-        own = table.loc[(table["metric"] == metric) & (table["image"] != "")]
-        for row in own.to_dict("records"):
-            k, p = ("signed", "envelope", "phase").index(row["kind"]), periods.index(int(row["period"]))
-            value = values[players.index(row["layer"]), "abc".index(row["image"]), k, p]
-            # gradients of float32 add up in another order, and a lattice that is held is rounding
-            assert row["value"] == pytest.approx(value, abs=1e-2)
+Worked = tuple[nn.Sequential, Tensor, pd.DataFrame, np.ndarray]
 
 
-def test_contributions_sum_to_the_whole() -> None:
-    table = blame(residual(), photos(3, 3, 48, 48), periods=(2, 4))
-    for keys, part in table.groupby(["image", "kind", "period"]):
-        values = part.set_index("metric")["value"]
-        whole = values["as_is"] - values["all_replaced"]
-        assert part.loc[part["metric"] == "shapley", "value"].sum() == pytest.approx(whole, abs=1e-9), keys
+def test_blame_is_that_of_passes_of_their_own(worked: Worked) -> None:
+    _, _, table, values = worked
+    check(table, values, ["0", "2", "3"], PERIODS)
+    assert list(table.columns) == list(COLUMNS)
+    assert set(table["unit"]) == {"dB", "1"}
+    assert (table["subject"] == "input-gradient").all()
 
 
-def test_the_row_of_a_set_is_the_mean_of_its_images_with_its_interval() -> None:
-    table = blame(residual(), photos(4, 3, 32, 32), periods=(2,))
-    part = table.loc[(table["layer"] == "pool") & (table["metric"] == "shapley") & (table["kind"] == "envelope")]
-    own = part.loc[part["image"] != "", "value"].to_numpy()
-    (row,) = part.loc[part["image"] == ""].to_dict("records")
-    assert row["n"] == len(own) == 4
-    assert row["value"] == pytest.approx(own.mean())
-    assert (row["low"], row["high"]) == pytest.approx(interval(own))
+def test_batches_and_names_change_no_value(worked: Worked) -> None:
+    network, images, table, _ = worked
+    one = blame(network, images, batch_size=1, names="abcd")
+    assert np.abs(one["value"] - table["value"]).max() < FLOAT64
+    assert list(one["image"]) == ["abcd"[int(name) - 1] if name else "" for name in table["image"]]
 
 
-def test_images_do_not_depend_on_their_batch() -> None:
-    model, x = residual(), photos(3, 3, 32, 32)
-    together, alone = (blame(model, x, periods=(2,), batch_size=size) for size in (16, 1))
-    # convolutions of other batches add up in another order
-    pd.testing.assert_frame_equal(together, alone, atol=1e-3, rtol=1e-3)
+def test_shapley_values_sum_to_what_replacing_all_does(worked: Worked) -> None:
+    table = worked[2]
+    assert tuple(sorted(table["period"].unique())) == PERIODS
+    every = ["", "1", "2", "3", "4"]
+    total = sum(cells(table, "shapley", layer, every, PERIODS) for layer in ("0", "2", "3"))
+    change = cells(table, "as_is", "", every, PERIODS) - cells(table, "all_replaced", "", every, PERIODS)
+    assert np.abs(total - change).max() < FLOAT64
+    assert np.abs(change).max() > 0.1  # dB; the test can fail
 
 
-def test_the_culprit_is_found() -> None:
-    """A 1x1 of stride 2 leaves holes; a 2x2 average pool hands on evenly."""
-    model = seeded(lambda: chain(nn.Conv2d(3, 8, 1, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(8, 4, 3)))
-    table = blame(model, photos(4, 3, 48, 48), periods=(2,))
-    assert mean(table, "0", "shapley", "phase") > 1
-    assert abs(mean(table, "2", "shapley", "phase")) < 0.05
-    assert mean(table, "0", "leave_one_out", "phase") == pytest.approx(mean(table, "", "as_is", "phase"), abs=0.05)
+def test_totals_have_the_p_of_the_set(worked: Worked) -> None:
+    network, images, table, _ = worked
+    for metric, rules in (("as_is", {}), ("all_replaced", {"0": "held", "2": "held", "3": "held"})):
+        statistics = lattice_statistics(gradient_of(network, images, rules), PERIODS, window=32)
+        tests = measure(statistics, model="", subject="").dropna(subset="p").set_index(["kind", "period"])["p"]
+        rows = table[(table["metric"] == metric) & (table["image"] == "")].set_index(["kind", "period"])["p"]
+        assert len(tests) == len(rows) == 9
+        assert np.abs(rows[tests.index] - tests).max() < FLOAT64
 
 
-def test_of_two_culprits_who_cover_for_each_other_none_shows_when_left_out() -> None:
-    """Two parallel strided layers write the same lattice: without either it is still there, and each has half."""
-    model = residual()
-    table = blame(model, photos(4, 3, 48, 48), periods=(8,), layers=["main", "short"])
-    total = mean(table, "", "as_is", "phase", 8) - mean(table, "", "all_replaced", "phase", 8)
-    shares = [mean(table, layer, "shapley", "phase", 8) for layer in ("main", "short")]
-    outer = [
-        [mean(table, layer, metric, "phase", 8) for metric in ("leave_one_out", "only_one")]
-        for layer in ("main", "short")
-    ]
-    assert sum(shares) == pytest.approx(total)
-    assert shares == pytest.approx([sum(pair) / 2 for pair in outer])  # of two players
+def test_replacements_are_those_that_are_asked_for() -> None:
+    network, images = small(), noise(2)
+    table = blame(network, images, periods=[2], layers=["2"], pool="average")
+    check(table, slow(network, images, [["2"]], [2], "average"), ["2"], [2])
+    table = blame(network, images, periods=[2], layers=["3", "0"], strided="blurred")
+    check(table, slow(network, images, [["0"], ["3"]], [2], "blurred"), ["0", "3"], [2])
 
 
-def test_kinds_are_players() -> None:
-    model, x = residual(), photos(3, 3, 48, 48)
-    table = blame(model, x, periods=(2,), by="kind")
-    assert list(dict.fromkeys(table.loc[table["metric"] == "shapley", "layer"])) == [
-        "stem", "pool", "strided", "shortcut",
-    ]  # fmt: skip
-    grouped = seeded(lambda: chain(nn.Conv2d(3, 4, 5, 2), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.Conv2d(4, 4, 5, 2)))
-    table = blame(grouped, x, periods=(2,), by="kind")
-    everything, alone = (measured(grouped, x, frozenset(s), (2,))[:, 2].mean() for s in ((), ("2", "3")))
-    assert mean(table, "strided", "leave_one_out", "phase") == pytest.approx(everything - alone, abs=1e-4)
+class Again(nn.Module):
+    """A strided convolution that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.head = nn.Conv2d(3, 3, 3, 2, padding=1), nn.Linear(3 * 64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.down(self.down(x).relu()).flatten(1))
 
 
-def test_sampled_contributions_are_within_their_error_of_the_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = residual(), photos(3, 3, 48, 48)
-    exact = blame(model, x, periods=(2, 4))
+def test_two_runs_of_one_layer_are_two_players() -> None:
+    network, images = Again().double(), noise(2, 32)
+    table = blame(network, images, periods=[2, 4])
+    check(table, slow(network, images, [["down#1"], ["down#2"]], [2, 4]), ["down", "down#2"], [2, 4])
+
+
+@pytest.fixture(scope="module")
+def residual() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return timm.create_model("test_resnet").double().eval()
+
+
+def test_kinds_play_as_one(residual: nn.Module) -> None:
+    images, groups = noise(2, 64), {}
+    for name, kind in kinds(residual, (3, 64, 64)).items():
+        groups.setdefault(kind.split(" 3x3")[0], []).append(name)
+    assert list(groups) == ["stem", "pool", "strided", "average pool"]
+    table = blame(residual, images, periods=[2, 4], by="kind")
+    check(table, slow(residual, images, list(groups.values()), [2, 4]), list(groups), [2, 4])
+
+
+class Wide(nn.Module):
+    """Nine strided convolutions beside each other: more players than are worked out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways = nn.ModuleList(nn.Conv2d(3, 2, 3, 2, padding=1) for _ in range(9))
+        self.head = nn.Linear(2 * 256, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(sum(way(x).relu() for way in self.ways).flatten(1))
+
+
+def test_orders_are_drawn_where_players_are_many() -> None:
+    network, images = Wide().double(), noise(2, 32)
+    table = blame(network, images, periods=[2], permutations=4, names=["1", "2"])
+    players, every = [f"ways.{i}" for i in range(9)], ["", "1", "2"]
+    total = sum(cells(table, "shapley", layer, every, [2]) for layer in players)
+    change = cells(table, "as_is", "", every, [2]) - cells(table, "all_replaced", "", every, [2])
+    assert np.abs(total - change).max() < FLOAT64
+    errors = table[table["metric"] == "shapley_error"]
+    assert list(errors["layer"]) == [layer for layer in players for _ in CELLS]
+    assert (errors["value"] >= 0).all()
+    assert (errors["n"] == 4).all()
+    assert (errors["image"] == "").all()
+    again = blame(network, images, periods=[2], permutations=4, names=["1", "2"])
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_drawn_orders_agree_with_all_of_them_within_their_error(
+    worked: Worked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images, exact, values = worked
     monkeypatch.setattr(blaming, "EXACT", 2)
-    found = blame(model, x, periods=(2, 4), permutations=24, seed=1)
-    assert "shapley_error" not in set(exact["metric"])
-    again = blame(model, x, periods=(2, 4), permutations=24, seed=1)
-    pd.testing.assert_frame_equal(found, again)
-    departures = []
-    for kind in ("signed", "envelope", "phase"):
-        for period in (2, 4):
-            shares = {p: mean(found, p, "shapley", kind, period) for p in ("stem", "pool", "main", "short")}
-            whole = mean(found, "", "as_is", kind, period) - mean(found, "", "all_replaced", kind, period)
-            assert sum(shares.values()) == pytest.approx(whole, abs=1e-9)
-            for player, share in shares.items():
-                error = mean(found, player, "shapley_error", kind, period)
-                departures.append((share - mean(exact, player, "shapley", kind, period)) / (error + 1e-9))
-    assert any(departures)
-    assert np.sqrt(np.mean(np.square(departures))) < 2  # t with 11 degrees of freedom: 1.1, and few draws
-
-
-def test_layers_are_chosen_and_others_stay_as_they_are() -> None:
-    model, x = residual(), photos(3, 3, 32, 32)
-    table = blame(model, x, periods=(2,), layers=["pool"])
-    assert set(table["layer"]) <= {"", "pool"}
-    kept = measured(model, x, frozenset(["pool"]), (2,))[:, 2].mean()
-    assert mean(table, "", "all_replaced", "phase") == pytest.approx(kept, abs=1e-4)
-
-
-def test_an_image_too_small_for_a_period_has_no_contrast_there() -> None:
-    table = blame(residual(), photos(3, 3, 32, 32), periods=(2, 16))
-    part = table.loc[(table["period"] == 16) & (table["kind"] == "signed")]
-    assert part["value"].isna().all()
-    assert (part.loc[part["image"] == "", "n"] == 0).all()
-    assert not table.loc[table["period"] == 2, "value"].isna().any()
+    drawn = blame(network, images, permutations=64, seed=1)
+    _, pairs = sampled_shapley(dict(enumerate(values)), antithetic_orders(3, 64, seed=1))
+    expected = pairs.mean(2).std(0, ddof=1) / 32**0.5  # of the mean over images; 32 pairs
+    for i, layer in enumerate(("0", "2", "3")):
+        ours, theirs = (cells(table, "shapley", layer, [""], PERIODS)[0] for table in (drawn, exact))
+        error = cells(drawn, "shapley_error", layer, [""], PERIODS)[0]
+        assert (np.abs(ours - theirs) <= 4 * error + FLOAT64).all()
+        assert np.abs(error - expected[i]).max() < FLOAT64
+        for metric in ("leave_one_out", "only_one"):
+            ours, theirs = (cells(table, metric, layer, [""], PERIODS) for table in (drawn, exact))
+            assert np.abs(ours - theirs).max() < FLOAT64
 
 
 # What cannot be
 
 
 class Sliced(nn.Module):
-    """A strided convolution, every second pixel of it, and a pool with windows of several sizes."""
+    """A stride that can be replaced, one that is a slice before `mix`, and a pool of several sizes of windows."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.pool = nn.Conv2d(3, 4, 3, 2, 1), nn.AdaptiveMaxPool2d(5)
+        self.stem, self.mix = nn.Conv2d(3, 4, 3, 2, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.uneven, self.head = nn.AdaptiveAvgPool2d(5), nn.Linear(100, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.one(x)[:, :, ::2, ::2]).mean((2, 3))
+        return self.head(self.uneven(self.mix(self.stem(x)[:, :, ::2, ::2]).relu()).flatten(1))
 
 
-def test_layers_without_a_right_replacement_are_named() -> None:
-    table = blame(seeded(Sliced), photos(3, 3, 32, 32), periods=(2,))
-    refused = table.loc[table["metric"] == "refused"].set_index("layer")["kind"].to_dict()
-    assert set(refused) == {"pool", "pool (subsample)"}
-    assert "windows of several sizes" in refused["pool"]
-    assert mean(table, "one", "shapley", "phase") == pytest.approx(
-        mean(table, "", "as_is", "phase") - mean(table, "", "all_replaced", "phase")
-    )
+def test_layers_that_cannot_be_replaced_right_are_named() -> None:
+    network, images = Sliced().double(), noise(2, 32)
+    table = blame(network, images, periods=[2])
+    refused = table[table["metric"] == "refused"].set_index("layer")["kind"]
+    assert refused["mix (subsample)"] == "strides in a way that no rule is for"
+    assert refused["uneven"].startswith("has windows of several sizes")
+    assert len(refused) == 2
+    check(table[table["metric"] != "refused"], slow(network, images, [["stem"]], [2]), ["stem"], [2])
+    with pytest.raises(
+        ValueError, match=r"model: no replacement is right for its strided layers: .*uneven has windows"
+    ):
+        blame(network, images, periods=[2], layers=["uneven"])
 
 
-FAULTS: dict[str, tuple[Callable[[], nn.Module], dict, str]] = {
-    "no strided layer": (lambda: chain(nn.Conv2d(3, 4, 3)), {}, "has no strided layer and no max-pool"),
-    "all refuse": (lambda: chain(nn.Conv2d(3, 4, 1, 2)), {"strided": "equalised"}, "no replacement is right .*hold it"),
-    "wrong layer": (Residual, {"layers": ["stm"]}, "layers: 'stm' is no strided layer or max-pool; near names: stem"),
-    "wrong rule": (Residual, {"strided": "hold"}, "there is no rule 'hold'; there are average"),
-    "by": (Residual, {"by": "colour"}, "by: must be 'layer' or 'kind', got 'colour'"),
-    "names": (Residual, {"names": ["a"]}, "names: 1 for 3 images"),
-    "score": (Residual, {"score": lambda output: output.detach()[:, 0]}, "score: does not depend on the images"),
-}
+def test_wrong_arguments_are_named() -> None:
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 1), nn.Flatten(), nn.Linear(4 * 44 * 44, 2))
+    with pytest.raises(ValueError, match="no strided layer and no max-pool that could write a period"):
+        blame(flat.double(), noise(1))
+    network, images = small(), noise(2)
+    for options, said in [
+        ({"layers": ["1"]}, "layers: '1' is no strided layer or max-pool; near names: 0, 2, 3"),
+        ({"by": "image"}, "by: must be 'layer' or 'kind', got 'image'"),
+        ({"names": ["one"]}, "names: 1 for 2 images"),
+        ({"pool": "hold"}, "there is no rule 'hold'"),
+        ({"score": lambda output: output.detach().sum(1)}, "score: does not depend on the images"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            blame(network, images, **options)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_what_cannot_be_blamed_is_said(fault: str) -> None:
-    make, arguments, said = FAULTS[fault]
-    with pytest.raises(ValueError, match=said):
-        blame(seeded(make), photos(3, 3, 32, 32), periods=(2,), **arguments)
-
-
-@pytest.mark.parametrize("raising", [False, True])
-def test_nothing_is_left(raising: bool) -> None:
-    model, x = residual().train(), photos(3, 3, 32, 32)
-    model.pool.eval()
-    model.stem.requires_grad_(False)
-    before, state, kept = copy.deepcopy(model), torch.random.get_rng_state(), x.clone()
-    calls = []
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_network_is_left_as_it_was_found(raises: bool) -> None:
+    network, images = small().train(), noise(2)
+    network[4].eval()
+    network[0].weight.requires_grad_(False)
 
     def score(output: Tensor) -> Tensor:
-        calls.append(1)
-        if raising:
-            raise RuntimeError("a score that fails")
-        return output.amax(1)
+        if raises:
+            raise OSError("of the score")
+        return top_logit(output)
 
-    if raising:
-        with pytest.raises(RuntimeError, match="a score that fails"):
-            blame(model, x, periods=(2,), score=score)
+    def state() -> list[Any]:
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        return [
+            [(m.training, *(len(getattr(m, name)) for name in hooks)) for m in network.modules()],
+            [(p.requires_grad, p.grad, p.data.tolist()) for p in network.parameters()],
+            (images.requires_grad, images.grad, images.tolist()),
+            torch.get_rng_state().tolist(),
+            torch._C._len_torch_function_stack(),
+        ]
+
+    before = state()
+    if raises:
+        with pytest.raises(OSError, match="of the score"):
+            blame(network, images, periods=[2], score=score)
     else:
-        blame(model, x, periods=(2,), score=score)
-    assert len(calls) == 1  # one forward pass for all coalitions
-    for (name, one), other in zip(model.named_modules(), before.modules(), strict=True):
-        assert one.training == other.training, name
-        assert not one._forward_hooks, name
-        assert not one._forward_pre_hooks, name
-    for one, other in zip(model.parameters(), before.parameters(), strict=True):
-        assert torch.equal(one, other)
-        assert one.requires_grad == other.requires_grad
-        assert one.grad is None
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.equal(x, kept)
-    assert not torch.overrides._get_current_function_mode_stack()
+        with torch.inference_mode():  # gradients all the same
+            blame(network, images, periods=[2], score=score)
+    assert state() == before
 
 
-# Remedies
+# What to replace
 
 
-def rows(values: dict[str, float], *, p: float = 0.001) -> pd.DataFrame:
-    """A table of one cell, signed at 2 px: `as_is`, and what is left for each set."""
-    plain = {"image": "", "period": 2, "kind": "signed", "low": float("nan"), "high": float("nan"), "n": 1}
-    found = [plain | {"layer": "", "metric": "as_is", "value": values["as_is"], "p": p}]
-    sets = {name: value for name, value in values.items() if name != "as_is"}
-    found += [plain | {"layer": n, "metric": "replaced", "value": v, "p": float("nan")} for n, v in sets.items()]
-    return pd.DataFrame(found)
+def total(metric: str, layer: str = "", **values: tuple[float, float, float]) -> list[dict]:
+    """Rows of a set: p, value, low of each kind, at period 2."""
+    rows = []
+    for kind, (p, value, low) in values.items():
+        row = {"metric": metric, "layer": layer, "image": "", "period": 2, "kind": kind, "p": p, "value": value}
+        rows.append(row | {"low": low, "high": value + 1})
+    return rows
 
 
-def test_the_remedy_is_the_smallest_set_that_does_most_of_it() -> None:
-    found = remedy(rows({"as_is": 10.0, "a": 7.0, "a + b": 1.5, "a + b + c": 0.0}))
-    assert isinstance(found, Remedy)
-    assert found.players == ("a", "b")
-    assert found.removed == pytest.approx(0.85)
-    assert found.effect[["before", "after", "found"]].to_numpy().tolist() == [[10.0, 1.5, True]]
+def table_of(replaced: Mapping[str, tuple[float, float]], *, low: float = 8.0, p: float = 0.001) -> pd.DataFrame:
+    """A gradient with a signed lattice of 10 dB and no other, and what is left of both by set."""
+    rows = total("as_is", signed=(p, 10.0, low), envelope=(0.5, -1.0, -2.0), phase=(0.001, 3.0, 2.0))
+    rows += total("all_replaced", signed=(0.5, 0.0, -1.0), envelope=(0.5, 0.0, -1.0))
+    for name, (signed, envelope) in replaced.items():
+        rows += total("replaced", name, signed=(float("nan"), signed, 0), envelope=(float("nan"), envelope, 0))
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "players", "removed"),
+    [
+        ({"a": (3, 0), "a + b": (1, 0), "a + b + c": (0, 0)}, ("a", "b"), 0.9),
+        ({"a": (2, 0), "a + b": (1, 0), "a + b + c": (0, 0)}, ("a",), 0.8),  # enough to the last digit
+        ({"a": (5, 0), "b + c": (4.1, 0)}, ("a",), 0.5),  # of what can be removed
+        ({"a": (-3, -4), "a + b": (-9, -9)}, ("a",), 1.0),  # below 0 dB is no better than at it
+        ({"a": (0, 5), "a + b": (1, 0)}, ("a", "b"), 0.9),  # a new lattice counts
+        ({"a + b + c": (2, 1)}, ("a", "b", "c"), 0.7),
+    ],
+)
+def test_a_remedy_is_the_smallest_set_that_is_enough(
+    replaced: Mapping[str, tuple[float, float]], players: tuple[str, ...], removed: float
+) -> None:
+    found = remedy(table_of(replaced))
+    assert found is not None
+    assert found.players == players
+    assert found.removed == pytest.approx(removed, abs=1e-12)
+    signed, envelope = found.effect.to_dict("records")
+    after = replaced[" + ".join(players)]
+    assert signed == {
+        "kind": "signed", "period": 2, "before": 10.0, "after": after[0], "low": 0, "high": after[0] + 1, "found": True
+    }  # fmt: skip
+    assert (envelope["before"], envelope["after"], envelope["found"]) == (-1.0, after[1], False)
 
 
 def test_without_a_lattice_there_is_no_remedy() -> None:
-    assert remedy(rows({"as_is": 10.0}, p=0.2)) is None
+    assert remedy(table_of({})) is None
+    assert remedy(table_of({"a": (0, 0)}, p=0.5)) is None
+    network = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(3 * 256, 2)).double()  # hands all on evenly
+    table = blame(network, noise(4, 32), periods=[2], strided=lambda met: lambda gradient: gradient)
+    assert "replaced" not in set(table["metric"])  # nothing gets better
+    assert remedy(table) is None
 
 
-def test_what_comes_elsewhere_counts_against_a_remedy() -> None:
-    before, after = np.array([6.0, -1.0, 2.0]), np.array([-3.0, 4.0, 2.5])
-    assert burden(before, before, np.array([True, False, False])) == 6
-    assert burden(before, after, np.array([True, False, False])) == 4 + 0.5
+def test_a_row_is_found_by_its_p_and_its_interval() -> None:
+    left = {"a": (1.0, 0.0)}
+    for options, there in [({}, True), ({"low": -0.1}, False), ({"p": 0.02}, False), ({"low": float("nan")}, True)]:
+        assert (remedy(table_of(left, **options)) is not None) == there, options
 
 
-def test_the_remedy_of_the_bundled_resnet_is_its_stem() -> None:
-    """Measured: 5.2 dB at 2 px as it is, -8.9 with the stem held; 1.0 at 4 px, of which the pool wrote 5.3."""
-    model = models.classifier()
-    info = model.info
-    x = torch.stack(
-        [
-            images.fit(p.open(), info.input_size, interpolation=info.interpolation, crop_pct=info.crop_pct)
-            for p in images.photographs()
-        ]
-    )
-    table = blame(model, x, periods=(2, 4), by="kind")
-    assert mean(table, "", "as_is") == pytest.approx(5.2, abs=0.5)
-    assert mean(table, "stem", "shapley") > 10 > 3 > abs(mean(table, "pool", "shapley"))
-    assert mean(table, "pool", "shapley", period=4) > mean(table, "stem", "shapley", period=4) > 1
+def test_the_remedy_of_a_stem_with_holes_is_to_hold_it() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 1, 2), nn.ReLU(), nn.Conv2d(6, 6, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 121, 4)
+    ).double()  # fmt: skip
+    images = noise(4, 48)
+    table = blame(network, images, periods=[2])
     found = remedy(table)
     assert found is not None
-    assert found.players == ("stem",)
-    with Rules(model, {"stem": "held"}):
-        held = input_gradient(model, x)
-    (after,) = found.effect.loc[(found.effect["kind"] == "signed") & (found.effect["period"] == 2), "after"]
-    assert after == pytest.approx(lattice_contrast(held, 2).mean().item(), abs=0.5)
-    assert after < -5
+    assert found.players == ("0",)
+    assert found.removed > 0.8
+    means = found.effect.to_dict("records")
+    values = slow(network, images, [["0"], ["2"]], [2])
+    for k, row in enumerate(means):
+        assert row["before"] == pytest.approx(values[3, :, k, 0].mean(), abs=FLOAT64)
+        assert row["after"] == pytest.approx(values[2, :, k, 0].mean(), abs=FLOAT64)  # of the second alone
+    sizes = [layer.count(" + ") for layer in table.loc[table["metric"] == "replaced", "layer"].unique()]
+    assert sizes == sorted(set(sizes))
+
+
+# Passes that share what they have in common
+
+
+def walked(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Rules]:
+    leaf = images.clone().requires_grad_()
+    selectors = [name if "#" in name else f"{name}#1" for name in kinds(network, tuple(images.shape[1:]))]
+    with Rules(network, dict.fromkeys(selectors, "held")) as active:
+        score = top_logit(network(leaf.clone())).sum()
+    return score, leaf, active
+
+
+def test_the_graph_of_a_chain_is_cut_at_every_switch() -> None:
+    score, leaf, _ = walked(small(), noise(1))
+    parts = segments(score, leaf)
+    assert [part.layers for part in parts if part.layers] == [{"3"}, {"2"}, {"0"}]
+    assert parts[0].start.node is score.grad_fn
+    assert all(one.end == two.start for one, two in pairwise(parts))
+    assert parts[-1].end.node is torch.autograd.graph.get_gradient_edge(leaf).node
+
+
+def test_the_graph_of_a_residual_network_is_cut_between_blocks(residual: nn.Module) -> None:
+    score, leaf, active = walked(residual, noise(1, 64))
+    found = [part.layers for part in segments(score, leaf) if part.layers]
+    names = list(active.layers)
+    blocks = [{name for name in names if name.startswith(f"layer{n}.0.")} for n in (4, 3, 2)]
+    assert found == [*blocks, {"maxpool"}, {"conv1.0"}]
+    assert sum(map(len, found)) == len(names) == 8
+
+
+def test_shared_passes_give_the_gradients_of_passes_of_their_own(residual: nn.Module) -> None:
+    images = noise(1, 64)
+    score, leaf, active = walked(residual, images)
+    names = active.layers
+    bits = np.random.default_rng(0).integers(0, 2, (12, len(names)))
+    wanted = [frozenset(name for name, on in zip(names, row, strict=True) if on) for row in bits]
+    wanted += [frozenset(), frozenset(names)]
+    found = {layers: gradient for same, gradient in gradients(score, leaf, active, wanted) for layers in same}
+    assert set(found) == set(wanted)
+    for layers, gradient in found.items():
+        expected = gradient_of(residual, images, {f"{name}#1": "held" for name in layers})
+        assert (gradient - expected).abs().max() < GRADIENT * expected.abs().max()
+    assert leaf.grad is None
+    (after,) = torch.autograd.grad(score, leaf, retain_graph=True)  # all are on again
+    assert (after - found[frozenset(names)]).abs().max() < GRADIENT * after.abs().max()
+
+
+class Parted(nn.Module):
+    """Ways that part before a switch and meet behind it, one around everything, and a map that is split and put together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.down = (nn.Conv2d(c, 4, 3, 2, padding=1) for c in (3, 3, 8))
+        self.head = nn.Linear(4 * 8 * 8 + 3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = torch.cat([self.one(x), self.other(x)], 1).chunk(2, 1)
+        y = self.down(torch.cat([a.relu(), b * a], 1))
+        return self.head(torch.cat([y.flatten(1), x.mean((2, 3))], 1))
+
+
+def test_ways_around_a_switch_are_not_lost() -> None:
+    network, images = Parted().double(), noise(2, 32)
+    score, leaf, active = walked(network, images)
+    assert sorted(active.layers) == ["down", "one", "other"]
+    wanted = [frozenset(n for n, on in zip(active.layers, row, strict=True) if on) for row in product((0, 1), repeat=3)]
+    for same, gradient in gradients(score, leaf, active, wanted):
+        for layers in same:
+            expected = gradient_of(network, images, {f"{name}#1": "held" for name in layers})
+            assert (gradient - expected).abs().max() < GRADIENT * expected.abs().max()
+
+
+def test_sets_that_come_to_the_same_come_together_and_an_end_ahead_of_time_leaves_all_on() -> None:
+    network, images = small(), noise(1)
+    score, leaf, active = walked(network, images)
+    wanted = [frozenset({"0"}), frozenset({"0", "gone"}), frozenset()]
+    found = [set(same) for same, _ in gradients(score, leaf, active, wanted)]
+    assert found == [set(wanted[:2]), {frozenset()}]
+    early = gradients(score, leaf, active, [frozenset(), frozenset({"3"})])
+    next(early)
+    early.close()
+    (after,) = torch.autograd.grad(score, leaf)
+    expected = gradient_of(network, images, dict.fromkeys(("0", "2", "3"), "held"))
+    assert (after - expected).abs().max() < GRADIENT * expected.abs().max()

@@ -50,7 +50,7 @@ def remedy(table: pd.DataFrame) -> Remedy | None:
     sets = {
         name: _by_cell(part) for name, part in means.loc[means["metric"] == "replaced"].groupby("layer", sort=False)
     }
-    if not sets:
+    if not sets or not found.any():
         return None
     values = {name: np.array([rows[cell]["value"] for cell in before]) for name, rows in sets.items()}
     was = np.array([row["value"] for row in before.values()])
