@@ -330,7 +330,7 @@ def test_layers_that_cannot_be_replaced_right_are_named() -> None:
     network, images = Sliced().double(), noise(2, 32)
     table = blame(network, images, periods=[2])
     refused = table[table["metric"] == "refused"].set_index("layer")["kind"]
-    assert refused["mix"] == "strides in a way that no rule is for"
+    assert refused["mix (subsample)"] == "strides in a way that no rule is for"
     assert refused["uneven"].startswith("has windows of several sizes")
     assert len(refused) == 2
     check(table[table["metric"] != "refused"], slow(network, images, [["stem"]], [2]), ["stem"], [2])

@@ -50,7 +50,8 @@ def blame(
     Three values are asked for: the lattice contrast of the gradient, `signed` and `envelope`, in dB, and its phase
     imbalance (`phase`). The forward pass runs once a batch; the backward passes share what they have in common. Replaced
     means held unless said otherwise: then a layer hands on nothing of the harmonics of its own stride, and what is left at a
-    period is what others wrote. A max-pool of stride 1 writes no period and takes no part.
+    period is what others wrote. Where nearly nothing fine is left, the envelope's contrast stands on little; `phase` says
+    how uneven it still is. A max-pool of stride 1 writes no period and takes no part.
 
     By kind, the players are whole kinds, not sums over layers: that is the act of somebody who replaces all shortcuts, it
     counts the interaction of two shortcuts as theirs alone, and 2^kinds coalitions are few. The sum of the layers'

@@ -1,5 +1,6 @@
 """What a strided layer is in its network: its stem, a shortcut, a pool, or one of the others."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import nn
@@ -8,7 +9,7 @@ from gradlens.geometry.layers import by_axis
 from gradlens.geometry.tracing import Trace, trace
 from gradlens.geometry.tracing.tracer import INPUT, Step
 from gradlens.models import bare
-from gradlens.rules.rule import AVERAGE_POOLS, CONVOLUTION, MAX_POOLS
+from gradlens.rules.rule import AVERAGE_POOLS, CONVOLUTION, MAX_POOLS, SPATIAL
 
 KINDS = ("stem", "shortcut", "strided", "pool", "average pool", "blur")  # of layers; those with a size begin so
 UNSTRIDED_POOL = "pool of stride 1"
@@ -32,7 +33,8 @@ def kinds(model: nn.Module, input_size: Sequence[int]) -> dict[str, str]:
         input_size: `[C *spatial]` of one image.
 
     Returns:
-        Kinds by layer, named as by `gradlens.geometry.layers`; empty for a network that never shrinks a map.
+        Kinds by layer, the second convolution or pool that a module runs as `name#2`, one of `other` with its operation, as
+        `name (pixel_unshuffle)`; empty for a network that never shrinks a map.
 
     Raises:
         ValueError: as `gradlens.geometry.trace`.
@@ -42,7 +44,16 @@ def kinds(model: nn.Module, input_size: Sequence[int]) -> dict[str, str]:
         {'0': 'stem', '2': 'pool'}
     """
     run = trace(bare(model), input_size)
-    return {step.layer: kind for step in run.steps if (kind := _kind(run, step))}
+    runs: Counter[str] = Counter()
+    found = {}
+    for step in run.steps:
+        layer = f"{step.module} ({step.call.kind})"
+        if step.call.kind in SPATIAL:  # a step of another kind is no run that a rule could mean
+            runs[step.module] += 1
+            layer = step.module if runs[step.module] == 1 else f"{step.module}#{runs[step.module]}"
+        if kind := _kind(run, step):
+            found[layer] = kind
+    return found
 
 
 def _kind(run: Trace, step: Step) -> str:

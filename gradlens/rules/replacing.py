@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from gradlens.geometry.tracing.calls import NAME, SIGNATURES, spatial_call
+from gradlens.geometry.tracing.calls import NAME, spatial_call
 from gradlens.models import bare
 from gradlens.modules import at_work
 from gradlens.rules.gates import identity, smooth
 from gradlens.rules.kinds import KINDS, kinds
 from gradlens.rules.pools import average, l2, softmax
-from gradlens.rules.rule import AVERAGE_POOLS, CONVOLUTION, MAX_POOLS, RELUS, WORDS, Linear, Met, Rule
+from gradlens.rules.rule import CONVOLUTION, RELUS, SPATIAL, WORDS, Linear, Met, Rule
 from gradlens.rules.strided import blurred, equalised, held
 
 NAMES: dict[str, Callable[[], Rule]] = {
@@ -27,7 +27,7 @@ NAMES: dict[str, Callable[[], Rule]] = {
     "smooth": smooth, "identity": identity,
 }  # fmt: skip
 OUTSIDE = "(network)"  # the layer of a call that no module but the network itself makes
-EVERY = (CONVOLUTION, *AVERAGE_POOLS, *MAX_POOLS, *RELUS)
+EVERY = (*SPATIAL, *RELUS)
 GATES: dict[Any, str] = {
     F.relu: "relu", torch.relu: "relu", torch.relu_: "relu", Tensor.relu: "relu", Tensor.relu_: "relu",
     F.relu6: "relu6", F.hardtanh: "relu6", F.leaky_relu: "leaky_relu", F.leaky_relu_: "leaky_relu",
@@ -300,10 +300,9 @@ def _gate_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 
 
 def _spatial_kind(func: Any) -> str:
-    """The kind of a function that works in space, "" of any other."""
+    """The kind of a convolution or pool, "" of any other function."""
     found = NAME.fullmatch(getattr(func, "__name__", ""))
-    kind = found["family"] if found else ""
-    return kind if kind in SIGNATURES and (kind != "unfold" or func is F.unfold) else ""
+    return found["family"] if found and found["family"] in SPATIAL else ""
 
 
 def _is_kind(selector: str) -> bool:

@@ -11,6 +11,7 @@ Linear = Callable[[Tensor], Tensor]
 
 CONVOLUTION, AVERAGE_POOLS = "conv", ("avg_pool", "adaptive_avg_pool")
 MAX_POOLS = ("max_pool", "adaptive_max_pool")
+SPATIAL = (CONVOLUTION, *AVERAGE_POOLS, *MAX_POOLS)
 RELUS = ("relu", "relu6", "leaky_relu")
 WORDS = {
     "conv": "convolution", "avg_pool": "average pool", "adaptive_avg_pool": "average pool", "max_pool": "max-pool",

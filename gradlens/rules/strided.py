@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from gradlens.filters import binomial, hold
-from gradlens.rules.rule import AVERAGE_POOLS, CONVOLUTION, MAX_POOLS, Linear, Met, Rule
-
-KINDS = (CONVOLUTION, *AVERAGE_POOLS, *MAX_POOLS)
+from gradlens.rules.rule import CONVOLUTION, SPATIAL, Linear, Met, Rule
 
 
 def held() -> Rule:
@@ -24,7 +22,7 @@ def held() -> Rule:
     hands each gradient to a square of four. The square begins at the pixel that the window begins at, half a pixel from
     the middle for stride 2. What the square holds outside of the map is lost.
     """
-    return Rule("held", KINDS, lambda met: _filtered(met, [hold(s) for s in _strides(met)], centred=False))
+    return Rule("held", SPATIAL, lambda met: _filtered(met, [hold(s) for s in _strides(met)], centred=False))
 
 
 def blurred(size: int | None = None) -> Rule:
@@ -39,7 +37,7 @@ def blurred(size: int | None = None) -> Rule:
         raise ValueError(f"size: must be odd and at least 3, got {size}")
     return Rule(
         "blurred",
-        KINDS,
+        SPATIAL,
         lambda met: _filtered(
             met, [binomial((size or 2 * s - 1) if s > 1 else 1) for s in _strides(met)], centred=True
         ),
