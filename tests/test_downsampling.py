@@ -4,11 +4,12 @@ import copy
 from collections.abc import Callable
 from io import BytesIO
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from gradlens.downsampling import DOWNSAMPLERS, averaged, blurred, held, max_pooled, strided
 from gradlens.filters import binomial, hold, windowed_sinc
@@ -110,6 +111,19 @@ def test_it_compiles_without_a_break_and_trains(name: str) -> None:
     torch.testing.assert_close(compiled(x), layer(x))
     compiled(x).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
+
+
+def test_it_trains_under_data_parallel(tmp_path: Path) -> None:
+    """One process: what it broadcasts and gathers; fixed taps are no parameters, so none goes without a gradient."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        for name in DOWNSAMPLERS:
+            layer = nn.parallel.DistributedDataParallel(made(name))
+            for _ in range(2):  # the second pass finds out what was not reduced in the first
+                layer(torch.rand(1, 3, 8, 8)).square().sum().backward()
+            assert all(p.grad is not None for p in layer.parameters())
+    finally:
+        distributed.destroy_process_group()
 
 
 @EVERY
