@@ -5,6 +5,7 @@
 
 from matplotlib.axes import Axes
 
+from gradlens.figures.attacks import draw_attacks
 from gradlens.figures.blame import draw_blame
 from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES, STYLE, add_scale, new_figure, styled, svg
 from gradlens.figures.contrasts import MOST_DOTS, draw_contrasts, draw_spread, draw_stages
@@ -37,6 +38,7 @@ __all__ = [
     "add_scale",
     "animation",
     "draw_agreement",
+    "draw_attacks",
     "draw_blame",
     "draw_classes",
     "draw_contrasts",
