@@ -125,7 +125,8 @@ def _counts(t: pd.DataFrame) -> str:
     for model in _networks(t):
         rates = t.loc[(t["model"] == model) & (t["metric"] == "success")]
         pgd = rates["subject"].str.startswith("PGD")
-        words.append(f"{int(rates.loc[~pgd, 'n'].max())} (PGD {int(rates.loc[pgd, 'n'].max())}) of {model}")
+        iterated = f" (PGD {int(rates.loc[pgd, 'n'].max())})" if pgd.any() else ""
+        words.append(f"{int(rates.loc[~pgd, 'n'].max())}{iterated} of {model}")
     return enumeration(words)
 
 
