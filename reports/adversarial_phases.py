@@ -92,7 +92,7 @@ def _verdict(t: pd.DataFrame) -> list[Any]:
     """How many of the paired tests find the strongest phase ahead, and by how much."""
     (ahead, behind, rest), (ahead_random, behind_random, rest_random) = (verdicts(t, k) for k in (WEAKEST, RANDOM))
     count, count_random = (len(a) + len(b) + len(c) for a, b, c in (verdicts(t, k) for k in (WEAKEST, RANDOM)))
-    word = "Never. " if not ahead else "Always. " if len(ahead) == count else "In some cases. "
+    word = "Not found. " if not ahead else "Always. " if len(ahead) == count else "In some cases. "
     said = [
         f"The strongest phase fools more images than the weakest in {len(ahead)} of {count} paired tests (adjusted exact "
         f"McNemar p at most {SIGNIFICANCE}), fewer in {len(behind)}; in {len(rest)} the two cannot be told apart. "
@@ -101,6 +101,8 @@ def _verdict(t: pd.DataFrame) -> list[Any]:
         said.append(f"Where it is found the difference is {_points(ahead)}: {_places(ahead)}. ")
     if behind:
         said.append(f"It is behind by {_points(behind)}: {_places(behind)}. ")
+    signs = [np.sign(row["value"]) for row in (*ahead, *behind, *rest)]
+    said.append(f"Whatever its p, the difference is above 0 in {signs.count(1)} and below 0 in {signs.count(-1)}. ")
     said.append(
         f"Against random pixels it is ahead in {len(ahead_random)} of {count_random}, behind in {len(behind_random)}, "
         f"and not to be told apart in {len(rest_random)}."
@@ -181,7 +183,7 @@ def _mean(t: pd.DataFrame, model: str, layer: str, kind: str) -> float:
 @figures.styled
 def _figure(t: pd.DataFrame) -> bytes:
     networks = _networks(t)
-    figure, axes = figures.new_figure(6.7, 1.45 * len(networks) + 0.4, len(networks), len(PERIODS))
+    figure, axes = figures.new_figure(6.7, 1.1 * len(networks) + 0.4, len(networks), len(PERIODS))
     words = {called(name, eps): f"{name[0]} {eps}" for name, (_, levels) in ATTACKS.items() for eps in levels}
     for row, model in zip(axes, networks, strict=True):
         for ax, period in zip(row, PERIODS, strict=True):

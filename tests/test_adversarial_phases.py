@@ -161,10 +161,10 @@ def test_the_page_says_what_the_table_holds(landed: Results, tmp_path: Path) -> 
     assert "python -m analyses.adversarial_phases ASSETS" in text
 
 
-def test_a_page_of_nothing_found_says_never(landed: Results, tmp_path: Path) -> None:
+def test_a_page_of_nothing_found_says_so(landed: Results, tmp_path: Path) -> None:
     Results(landed.table.assign(p=1.0), {}, landed.manifest).write(tmp_path)
     text = " ".join(" ".join(page.extract_text() for page in PdfReader(write_report(tmp_path)).pages).split())
-    assert "Never. The strongest phase fools more images than the weakest in 0 of 28" in text
+    assert "Not found. The strongest phase fools more images than the weakest in 0 of 28" in text
 
 
 def test_what_landed_is_small_and_whole(landed: Results) -> None:
