@@ -103,6 +103,9 @@ def _verdict(t: pd.DataFrame) -> list[Any]:
         said.append(f"It is behind by {_points(behind)}: {_places(behind)}. ")
     signs = [np.sign(row["value"]) for row in (*ahead, *behind, *rest)]
     said.append(f"Whatever its p, the difference is above 0 in {signs.count(1)} and below 0 in {signs.count(-1)}. ")
+    if rest:
+        room = number(100 * max(row["high"] for row in rest), 0)
+        said.append(f"Where nothing is found the intervals leave room for up to {room} points. ")
     said.append(
         f"Against random pixels it is ahead in {len(ahead_random)} of {count_random}, behind in {len(behind_random)}, "
         f"and not to be told apart in {len(rest_random)}."
