@@ -186,7 +186,7 @@ def _mean(t: pd.DataFrame, model: str, layer: str, kind: str) -> float:
 @figures.styled
 def _figure(t: pd.DataFrame) -> bytes:
     networks = _networks(t)
-    figure, axes = figures.new_figure(6.7, 1.1 * len(networks) + 0.4, len(networks), len(PERIODS))
+    figure, axes = figures.new_figure(6.7, 0.95 * len(networks) + 0.4, len(networks), len(PERIODS))
     words = {called(name, eps): f"{name[0]} {eps}" for name, (_, levels) in ATTACKS.items() for eps in levels}
     for row, model in zip(axes, networks, strict=True):
         for ax, period in zip(row, PERIODS, strict=True):
