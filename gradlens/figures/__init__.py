@@ -5,6 +5,7 @@
 
 from matplotlib.axes import Axes
 
+from gradlens.figures.attacks import draw_attacks
 from gradlens.figures.attenuation import draw_attenuation
 from gradlens.figures.blame import draw_blame
 from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES, STYLE, add_scale, new_figure, styled, svg
@@ -38,6 +39,7 @@ __all__ = [
     "add_scale",
     "animation",
     "draw_agreement",
+    "draw_attacks",
     "draw_attenuation",
     "draw_blame",
     "draw_classes",
