@@ -38,13 +38,15 @@ JUDGED = "resnet18_half"  # of (b) and (c): small, so that it runs ten thousand 
 PERIODS = (2, 4, 8)
 KEPT = ("lattice_contrast", "set_imbalance")  # metrics of the table
 SAMPLES = (1, 2, 5, 10, 20, 50)
-CUTOFFS = (0.06, 0.12, 0.18, 0.24, 0.35)  # cycles per pixel
+CUTOFFS = (0.06, 0.12, 0.18, 0.24)  # cycles per pixel
 NONE, NOTCH, LOWPASS, EVEN, HELD = "none", "notch", "low-pass", "even phases", "stem held"
 REMEDIES = (NONE, NOTCH, LOWPASS, EVEN, HELD)
 CONTROL = "noise"  # a map of normal noise
 CONTROLS = (NONE, LOWPASS)
 DEGRIDDED: tuple[Method, ...] = ("saliency", "smoothgrad")
-FEW = 20  # points of a path, samples, and steps of a deletion
+FEW = 10  # points of a path, and samples
+STEPS = 20  # of deletion and insertion
+OCCLUDED = 128  # px: 225 passes a photograph; 729 of 224 px would take longer than all the rest
 
 
 @Parameter(name="*")
@@ -55,9 +57,9 @@ class Config:
     assets: Annotated[Path, Parameter(help="Folder with the published weights and data.")]
     _: KW_ONLY
     count: Annotated[int, Parameter(help="Photographs of every method.")] = 12
-    occluded: Annotated[int, Parameter(help="Photographs of occlusion, which takes 729 passes for one of 224 px.")] = 4
+    occluded: Annotated[int, Parameter(help="Photographs of occlusion.")] = 4
     judged: Annotated[int, Parameter(help="Photographs of the samples and of what de-grids.")] = 24
-    others: Annotated[int, Parameter(help="Further photographs, on which the cut-off is chosen.")] = 16
+    others: Annotated[int, Parameter(help="Further photographs, on which the cut-off is chosen.")] = 12
     out: Annotated[Path | None, Parameter(help="Folder of this run; runs/attribution_lattices-N unless given.")] = None
     force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
 
@@ -86,12 +88,19 @@ def run(config: Config) -> Results:
         tables.append(judge(model, images, prepared(model, others)))
         advance()
     manifest = circumstances() | {
-        "command": "python -m analyses.attribution_lattices ASSETS",
+        "command": command(config),
         "images": [photograph.name for photograph in judged],
         "chosen_on": [photograph.name for photograph in others],
         "seed": 0,
     }
     return Results(pd.concat(tables, ignore_index=True).reindex(columns=list(COLUMNS)), {}, manifest)
+
+
+def command(config: Config) -> str:
+    """The command of a run, with what it gave beside the folder."""
+    given = {name: getattr(config, name) for name in ("count", "occluded", "judged", "others")}
+    options = [f"--{name} {value}" for name, value in given.items() if value != getattr(Config, name)]
+    return " ".join(["python -m analyses.attribution_lattices ASSETS", *options])
 
 
 def unseen(found: Sequence[Photograph], judged: Sequence[Photograph]) -> list[Photograph]:
@@ -107,16 +116,20 @@ def prepared(model: Model, found: Sequence[Photograph]) -> Tensor:
     return torch.cat([x for _, x in batches(found, lambda image: fit(image, info.input_size, **look), 16)])
 
 
-def methods(model: nn.Module) -> list[Method]:
-    """The methods that a network has: without a ReLU, as MobileNetV2 with its ReLU6, nothing is there to guide."""
-    guided = any(isinstance(module, nn.ReLU) for module in model.modules())
-    return [method for method in METHODS if guided or method != "guided-backprop"]
+def methods(model: nn.Module, side: int) -> list[Method]:
+    """The methods for a network of `side` px: without a ReLU (MobileNetV2 has ReLU6) none to guide, above 128 px no occlusion."""
+    left_out = set()
+    if not any(isinstance(module, nn.ReLU) for module in model.modules()):
+        left_out.add("guided-backprop")
+    if side > OCCLUDED:
+        left_out.add("occlusion")
+    return [method for method in METHODS if method not in left_out]
 
 
 def _methods(name: str, model: Model, found: Sequence[Photograph], occluded: int) -> Iterator[pd.DataFrame]:
     """The set rows of every method of one network."""
     images = prepared(model, found)
-    for method in methods(model):
+    for method in methods(model, images.shape[-1]):
         given = images[:occluded] if method == "occlusion" else images
         maps = attribute(model, given, method, steps=FEW, samples=FEW)
         yield lattices(maps, model=name, subject="attribution", layer=method)
@@ -214,8 +227,8 @@ def held(model: Model, images: Tensor, method: Method | str) -> Tensor:
 def faithfulness(model: Model, images: Tensor, maps: Tensor) -> dict[str, np.ndarray]:
     """Deletion and insertion `[N]` by the probability of the class that wins on the image."""
     return {
-        "deletion": deletion(model, images, maps, steps=FEW).cpu().numpy(),
-        "insertion": insertion(model, images, maps, steps=FEW).cpu().numpy(),
+        "deletion": deletion(model, images, maps, steps=STEPS).cpu().numpy(),
+        "insertion": insertion(model, images, maps, steps=STEPS).cpu().numpy(),
     }
 
 

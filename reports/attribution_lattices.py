@@ -24,13 +24,14 @@ from gradlens.console import application, say
 from gradlens.console import run as run_command
 from gradlens.report import kicker
 from gradlens.report.document import Block, answer, compile_pdf, heading, paragraph, picture, plain, strong, table
-from gradlens.report.run import Row, as_row, enumeration, number, share, span
+from gradlens.report.run import NBSP, Row, as_row, enumeration, number, share, span
 from gradlens.results import Results, write_whole
 
 TITLE = "The lattice of attributions, and what takes it away"
 COMMAND = "python -m analyses.attribution_lattices"
 KINDS = ("signed", "envelope")
 FALLING = {"deletion": -1, "insertion": 1}  # which way is more faithful
+PAIRS = len(FALLING) * len(DEGRIDDED) * (len(REMEDIES) - 1)
 
 
 def write_report(folder: Path) -> Path:
@@ -46,14 +47,14 @@ def write_report(folder: Path) -> Path:
     command = results.manifest["command"]
     drawn = {"figures/methods.svg": _methods(t), "figures/samples.svg": _samples(t)}
     blocks = [
-        answer(strong(f"{carriers(t)} "), plain(f"{averaging(t)} {remaining(t)} {costs(t)}")),
+        answer(strong(f"{carriers(t)} "), plain(f"{averaging(t)} {remedies(t)}")),
         picture(
             "figures/methods.svg",
             alt="Contrast of each period for every method and network, signed on the left, envelope on the right",
             caption=[
                 f"Contrast by method, means over n = {_counts(t)} photographs with 95 % bootstrap intervals; filled where p is "
-                "at most 0.01 and the interval above 0. Occlusion (fewest photographs) moves by 8 px: its map is constant in "
-                f"cells of 8 px, which no network wrote. Paths and samples of {FEW}. MobileNetV2 has no ReLU to guide. "
+                "at most 0.01 and the interval above 0. Occlusion (fewest photographs, 128 px alone) moves by 8 px: its map is "
+                f"constant in cells of 8 px, which no network wrote. Paths and samples of {FEW}. MobileNetV2 has no ReLU to guide. "
                 f"Made by {command}."
             ],
         ),
@@ -64,12 +65,13 @@ def write_report(folder: Path) -> Path:
             alt="Contrast of SmoothGrad by samples, and the share of its energy that is noise",
             caption=[
                 f"SmoothGrad of {_judged(t)}, n = {_any(t, 'samples').n} photographs, 95 % bootstrap intervals. Right: the "
-                "share of energy in which two halves of the samples disagree; dashed, a fixed map with independent noise (1 / n), "
+                "share of energy in which two halves of the samples disagree; dashed, a fixed map and independent noise, "
                 f"fixed by 2 samples. Made by {command}."
             ],
         ),
         heading("What de-grids, and what it costs"),
-        paragraph(_chosen(t), " ", _knowledge(t), sticky=True),
+        paragraph(f"{remaining(t)} {costs(t)}"),
+        paragraph(f"{_chosen(t)} {_knowledge(t)}", sticky=True),
         _table(t),
     ]
     (folder / "figures").mkdir(exist_ok=True)
@@ -150,40 +152,58 @@ def averaging(t: pd.DataFrame) -> str:
     )
 
 
+def remedies(t: pd.DataFrame) -> str:
+    """Which remedies take both families away, and whether a map is more faithful for it."""
+    clean = [remedy for remedy in REMEDIES[1:] if not left(t, remedy)]
+    better, worse = changed(t)
+    leaving = [remedy for remedy in REMEDIES[1:] if remedy not in clean]
+    first = (
+        f"{enumeration(clean or ['No remedy']).capitalize()} take{'s' if len(clean) < 2 else ''} all of it at 2 px away"
+    )
+    rest = f", {enumeration(leaving)} {'does' if len(leaving) == 1 else 'do'} not" if leaving else ""
+    return (
+        f"{first}{rest}. Of {PAIRS} paired differences in deletion and insertion {len(better)} are more faithful than the map "
+        f"as it is and {len(worse)} less, by an interval off 0."
+    )
+
+
+def left(t: pd.DataFrame, remedy: str) -> list[str]:
+    """The lattices of 2 px that are found after a remedy, in words."""
+    return [
+        f"{kind} of {method} {number(row.value)} dB"
+        for method in DEGRIDDED
+        for kind in KINDS
+        for row in [_contrast(t, _judged(t), "degridded", f"{method}, {remedy}", kind)]
+        if row.found
+    ]
+
+
 def remaining(t: pd.DataFrame) -> str:
     """Which remedies leave a lattice of 2 px, and in which family."""
-    words = []
-    for remedy in REMEDIES[1:]:
-        left = [
-            f"{kind} of {method} {number(row.value)} dB"
-            for method in DEGRIDDED
-            for kind in KINDS
-            for row in [_contrast(t, _judged(t), "degridded", f"{method}, {remedy}", kind)]
-            if row.found
-        ]
-        words.append(f"{remedy} leaves {enumeration(left) if left else 'none'}")
+    words = [f"{remedy} leaves {enumeration(left(t, remedy) or ['none'])}" for remedy in REMEDIES[1:]]
     return f"At 2 px {'; '.join(words)}."
 
 
-def costs(t: pd.DataFrame) -> str:
-    """Which remedies make a map more or less faithful, where the paired interval says so."""
+def changed(t: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The paired differences whose interval is off 0, in words: more faithful, and less."""
     better, worse = [], []
     for method in DEGRIDDED:
         for remedy in REMEDIES[1:]:
             for metric, sign in FALLING.items():
                 row = _degridded(t, method, remedy, f"{metric}_change")
-                if row.low <= 0 <= row.high:
-                    continue
-                words = f"{remedy} of {method} ({metric} {number(row.value, 3)})"
-                (better if row.value * sign > 0 else worse).append(words)
-    pairs = 2 * len(DEGRIDDED) * (len(REMEDIES) - 1)
+                if row.low > 0 or row.high < 0:
+                    words = f"{remedy} of {method} ({metric} {number(row.value, 3)})"
+                    (better if row.value * sign > 0 else worse).append(words)
+    return better, worse
+
+
+def costs(t: pd.DataFrame) -> str:
+    """Which remedies make a map more or less faithful, where the paired interval says so."""
+    better, worse = changed(t)
     said = [f"{word} faithful: {enumeration(words)}" for word, words in (("more", better), ("less", worse)) if words]
     if not said:
-        return f"Of {pairs} paired differences in deletion and insertion none has an interval off 0."
-    return (
-        f"Of {pairs} paired differences in deletion and insertion {len(better) + len(worse)} have an interval off 0; "
-        f"{'; '.join(said)}."
-    )
+        return f"Of {PAIRS} paired differences in deletion and insertion none has an interval off 0."
+    return f"Paired differences with an interval off 0, of {PAIRS}: {'; '.join(said)}."
 
 
 def _agreement(t: pd.DataFrame) -> str:
@@ -240,7 +260,7 @@ def _knowledge(t: pd.DataFrame) -> str:
 def _methods(t: pd.DataFrame) -> bytes:
     own = _attributed(t)
     networks = list(dict.fromkeys(own["model"]))
-    figure, axes = figures.new_figure(6.7, 1.75 * len(networks) + 0.4, len(networks), 2)
+    figure, axes = figures.new_figure(6.7, 1.45 * len(networks) + 0.4, len(networks), 2)
     labels: dict[str, Any] = {}
     for line, model in zip(axes, networks, strict=True):
         for ax, kind in zip(line, KINDS, strict=True):
@@ -287,6 +307,8 @@ def _draw_shares(ax: figures.Axes, t: pd.DataFrame, model: str, numbers: Sequenc
         ax.plot(numbers, law, "--", color=colour, linewidth=0.8)
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ticks = (0.001, 0.01, 0.1, 1)
+    ax.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
     ax.set_xticks(numbers, [str(n) for n in numbers])
     ax.minorticks_off()
     ax.set_xlabel("samples")
@@ -304,7 +326,7 @@ def _table(t: pd.DataFrame) -> Block:
             scores = [
                 _degridded(t, method, remedy, f"{metric}{change}") for metric in FALLING for change in ("", "_change")
             ]
-            cells = [f"{number(r.value, 3)} ({span(r, 3)})" for r in scores]
+            cells = [f"{number(r.value, 3)} ({span(r, 3).replace(' ', NBSP)})" for r in scores]
             if remedy == NONE:
                 cells[1] = cells[3] = "–"
             rows.append([method, remedy, *(f"{number(r.value)}{' *' * r.found}" for r in left), *cells])
