@@ -54,7 +54,7 @@ def write_report(folder: Path) -> Path:
             caption=[
                 f"Contrast by method, means over n = {_counts(t)} photographs with 95 % bootstrap intervals; filled where p is "
                 "at most 0.01 and the interval above 0. Occlusion (fewest photographs, 128 px alone) moves by 8 px: its map is "
-                f"constant in cells of 8 px, which no network wrote. Paths and samples of {FEW}. MobileNetV2 has no ReLU to guide. "
+                f"constant in cells of 8 px, which no network wrote. Paths and samples of {FEW}. MobileNetV2 has no ReLU. "
                 f"Made by {command}."
             ],
         ),

@@ -39,7 +39,9 @@ LANDED = Path(__file__).parent.parent / "reports" / "attribution_lattices.csv"
 @pytest.fixture(scope="module")
 def landed() -> Results:
     table = pd.read_csv(LANDED).astype({"image": object}).fillna({"image": "", "layer": ""})
-    return Results(table, {}, {"command": "python -m analyses.attribution_lattices ASSETS", "versions": {}})
+    return Results(
+        table, {}, {"command": command(Config(Path("ASSETS"), count=8, judged=16, others=8)), "versions": {}}
+    )
 
 
 def test_noise_falls_as_one_by_n_and_a_fixed_map_has_none() -> None:
@@ -118,7 +120,7 @@ def test_what_landed_is_small_and_whole(landed: Results) -> None:
     assert LANDED.stat().st_size < 200_000
     assert set(t["model"]) == set(NETWORKS)
     judged = t.loc[(t["subject"] == "degridded") & t["metric"].isin(("deletion", "insertion"))]
-    assert (judged["n"] == 24).all() and judged["value"].between(0, 1).all()
+    assert (judged["n"] == 16).all() and judged["value"].between(0, 1).all()
     plain = t.loc[t["layer"].str.endswith(f", {NONE}") & t["metric"].str.endswith("_change"), "value"]
     np.testing.assert_array_equal(plain, 0)
 
@@ -131,6 +133,6 @@ def test_a_run_of_something_else_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.assets
-def test_three_photographs_through_everything_but_occlusion_s_many(assets: Path) -> None:
+def test_three_photographs_through_everything(assets: Path) -> None:
     results = run(Config(assets, count=1, occluded=1, judged=3, others=3))
     assert set(results.table["subject"]) == {"attribution", "samples", "cutoff", "degridded"}
