@@ -162,8 +162,8 @@ def remedies(t: pd.DataFrame) -> str:
     )
     rest = f", {enumeration(leaving)} {'does' if len(leaving) == 1 else 'do'} not" if leaving else ""
     return (
-        f"{first}{rest}. Of {PAIRS} paired differences in deletion and insertion {len(better)} are more faithful than the map "
-        f"as it is and {len(worse)} less, by an interval off 0."
+        f"{first}{rest}. Paired differences in deletion and insertion whose interval is off 0, of {PAIRS}: {len(better)} more "
+        f"faithful, {len(worse)} less; chance alone gives about {number(0.05 * PAIRS)}."
     )
 
 
@@ -238,7 +238,8 @@ def _chosen(t: pd.DataFrame) -> str:
     words = []
     for method in (*DEGRIDDED, CONTROL):
         mine = own.loc[own["layer"].str.startswith(f"{method}, ")]
-        words.append(f"{number(best(mine), 2)} cycles per pixel for {method}")
+        highest = ", the highest tried," if best(mine) == max(CUTOFFS) else ""
+        words.append(f"{number(best(mine), 2)} cycles per pixel{highest} for {method}")
     return (
         f"Notch and even phases take the network's own periods. The low-pass has, of {', '.join(f'{c:g}' for c in CUTOFFS)}, the "
         f"cut-off with the highest insertion minus deletion on {_any(t, 'cutoff').n} other photographs: {enumeration(words)}. "
@@ -253,7 +254,11 @@ def _knowledge(t: pd.DataFrame) -> str:
         f"{number(_degridded(t, method, NONE, 'insertion').value, 3)}"
         for method in (*DEGRIDDED, CONTROL)
     ]
-    return f"Deletion and insertion as they are: {enumeration(words)}; noise knows nothing of the network."
+    smoothed = _degridded(t, CONTROL, CONTROLS[-1], "deletion_change")
+    return (
+        f"Deletion and insertion as they are: {enumeration(words)}; noise knows nothing of the network, and its low-pass alone "
+        f"changes deletion by {number(smoothed.value, 3)} ({span(smoothed, 3)})."
+    )
 
 
 @figures.styled
