@@ -1,0 +1,365 @@
+"""`python -m reports.attribution_lattices RUN`: the pages of a run of `analyses.attribution_lattices`, as RUN/report.pdf."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from cyclopts import Parameter
+
+from analyses.attribution_lattices import (
+    CONTROL,
+    CONTROLS,
+    CUTOFFS,
+    DEGRIDDED,
+    FEW,
+    NONE,
+    PERIODS,
+    REMEDIES,
+    best,
+)
+from gradlens import figures
+from gradlens.console import application, say
+from gradlens.console import run as run_command
+from gradlens.report import kicker
+from gradlens.report.document import Block, answer, compile_pdf, heading, paragraph, picture, plain, strong, table
+from gradlens.report.run import NBSP, Row, as_row, enumeration, number, share, span
+from gradlens.results import Results, write_whole
+
+TITLE = "The lattice of attributions, and what takes it away"
+COMMAND = "python -m analyses.attribution_lattices"
+KINDS = ("signed", "envelope")
+FALLING = {"deletion": -1, "insertion": 1}  # which way is more faithful
+PAIRS = len(FALLING) * len(DEGRIDDED) * (len(REMEDIES) - 1)
+
+
+def write_report(folder: Path) -> Path:
+    """Draw the figures and the PDF of the run in `folder` from its saved results alone; the path of the PDF.
+
+    Raises:
+        ValueError: `folder` holds no run of `analyses.attribution_lattices`.
+    """
+    results = Results.read(folder)
+    if not str(results.manifest.get("command", "")).startswith(COMMAND):
+        raise ValueError(f"{str(folder)!r} holds no run of analyses.attribution_lattices")
+    t = results.table
+    command = results.manifest["command"]
+    drawn = {"figures/methods.svg": _methods(t), "figures/samples.svg": _samples(t)}
+    blocks = [
+        answer(strong(f"{carriers(t)} "), plain(f"{averaging(t)} {remedies(t)}")),
+        picture(
+            "figures/methods.svg",
+            alt="Contrast of each period for every method and network, signed on the left, envelope on the right",
+            caption=[
+                f"Contrast by method, means over n = {_counts(t)} photographs with 95 % bootstrap intervals; filled where p is "
+                "at most 0.01 and the interval above 0. Occlusion (fewest photographs, 128 px alone) moves by 8 px: its map is "
+                f"constant in cells of 8 px, which no network wrote. Paths and samples of {FEW}. MobileNetV2 has no ReLU. "
+                f"Made by {command}."
+            ],
+        ),
+        heading("More samples"),
+        paragraph(_agreement(t), sticky=True),
+        picture(
+            "figures/samples.svg",
+            alt="Contrast of SmoothGrad by samples, and the share of its energy that is noise",
+            caption=[
+                f"SmoothGrad of {_judged(t)}, n = {_any(t, 'samples').n} photographs, 95 % bootstrap intervals. Right: the "
+                "share of energy in which two halves of the samples disagree; dashed, a fixed map and independent noise, "
+                f"fixed by 2 samples. Made by {command}."
+            ],
+        ),
+        heading("What de-grids, and what it costs"),
+        paragraph(f"{remaining(t)} {costs(t)}"),
+        paragraph(f"{_chosen(t)} {_knowledge(t)}", sticky=True),
+        _table(t),
+    ]
+    (folder / "figures").mkdir(exist_ok=True)
+    for path, content in drawn.items():
+        write_whole(folder / path, content)
+    write_whole(folder / "report.pdf", compile_pdf(TITLE, kicker(results.manifest, [COMMAND]), blocks, drawn))
+    return folder / "report.pdf"
+
+
+def found(
+    t: pd.DataFrame, model: str, subject: str, layer: str, metric: str, kind: str = "signal", period: int = 0
+) -> Row:
+    """One row of the table; `period` is 0 for what has none, every field NaN for what was not measured."""
+    own = t.loc[
+        (t["model"] == model) & (t["subject"] == subject) & (t["layer"] == layer) & (t["metric"] == metric)
+        & (t["kind"] == kind) & (t["period"].fillna(0) == period)
+    ]  # fmt: skip
+    if not len(own):
+        return Row(period, kind, np.nan, np.nan, np.nan, np.nan, 0)
+    return as_row(own.iloc[0].to_dict() | {"period": period})
+
+
+def _contrast(t: pd.DataFrame, model: str, subject: str, layer: str, kind: str, period: int = 2) -> Row:
+    return found(t, model, subject, layer, "lattice_contrast", kind, period)
+
+
+def _degridded(t: pd.DataFrame, method: str, remedy: str, metric: str) -> Row:
+    return found(t, _judged(t), "degridded", f"{method}, {remedy}", metric)
+
+
+def _any(t: pd.DataFrame, subject: str) -> Row:
+    """A row of the subject, for its n."""
+    return as_row(t.loc[t["subject"] == subject].iloc[0].to_dict() | {"period": 0})
+
+
+def _judged(t: pd.DataFrame) -> str:
+    return str(t.loc[t["subject"] == "degridded", "model"].iloc[0])
+
+
+def _attributed(t: pd.DataFrame) -> pd.DataFrame:
+    return t.loc[t["subject"] == "attribution"]
+
+
+def _counts(t: pd.DataFrame) -> str:
+    """The numbers of photographs of the methods."""
+    return enumeration([str(n) for n in sorted({int(n) for n in _attributed(t)["n"]}, reverse=True)])
+
+
+def _numbers(t: pd.DataFrame) -> list[int]:
+    """The numbers of samples, rising."""
+    return sorted({int(n) for n in t.loc[t["subject"] == "samples", "layer"]})
+
+
+def carriers(t: pd.DataFrame) -> str:
+    """In how many networks each method has a lattice of 2, 4 or 8 px."""
+    own = _attributed(t)
+    words = []
+    for method in dict.fromkeys(own["layer"]):
+        networks = list(dict.fromkeys(own.loc[own["layer"] == method, "model"]))
+        carry = [
+            m
+            for m in networks
+            if any(_contrast(t, m, "attribution", method, k, p).found for k in KINDS for p in PERIODS)
+        ]
+        words.append(f"{method} in {len(carry)} of {len(networks)}")
+    return f"Networks in which a map has a lattice of 2, 4 or 8 px: {enumeration(words)}."
+
+
+def averaging(t: pd.DataFrame) -> str:
+    """What more samples do to SmoothGrad's lattice."""
+    model, numbers = _judged(t), _numbers(t)
+    first, last = ([_contrast(t, model, "samples", str(n), kind) for kind in KINDS] for n in (numbers[0], numbers[-1]))
+    words = [f"{kind} {number(a.value)} to {number(b.value)} dB" for kind, a, b in zip(KINDS, first, last, strict=True)]
+    removed = not any(row.found for row in last)
+    return (
+        f"Averaging noise {'removes' if removed else 'does not remove'} it: from {numbers[0]} to {numbers[-1]} samples of "
+        f"SmoothGrad the contrast at 2 px goes from {enumeration(words)} ({model})."
+    )
+
+
+def remedies(t: pd.DataFrame) -> str:
+    """Which remedies take both families away, and whether a map is more faithful for it."""
+    clean = [remedy for remedy in REMEDIES[1:] if not left(t, remedy)]
+    better, worse = changed(t)
+    leaving = [remedy for remedy in REMEDIES[1:] if remedy not in clean]
+    first = (
+        f"{enumeration(clean or ['No remedy']).capitalize()} take{'s' if len(clean) < 2 else ''} all of it at 2 px away"
+    )
+    rest = f", {enumeration(leaving)} {'does' if len(leaving) == 1 else 'do'} not" if leaving else ""
+    return (
+        f"{first}{rest}. Paired differences in deletion and insertion whose interval is off 0, of {PAIRS}: {len(better)} more "
+        f"faithful, {len(worse)} less; chance alone gives about {number(0.05 * PAIRS)}."
+    )
+
+
+def left(t: pd.DataFrame, remedy: str) -> list[str]:
+    """The lattices of 2 px that are found after a remedy, in words."""
+    return [
+        f"{kind} of {method} {number(row.value)} dB"
+        for method in DEGRIDDED
+        for kind in KINDS
+        for row in [_contrast(t, _judged(t), "degridded", f"{method}, {remedy}", kind)]
+        if row.found
+    ]
+
+
+def remaining(t: pd.DataFrame) -> str:
+    """Which remedies leave a lattice of 2 px, and in which family."""
+    words = [f"{remedy} leaves {enumeration(left(t, remedy) or ['none'])}" for remedy in REMEDIES[1:]]
+    return f"At 2 px {'; '.join(words)}."
+
+
+def changed(t: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The paired differences whose interval is off 0, in words: more faithful, and less."""
+    better, worse = [], []
+    for method in DEGRIDDED:
+        for remedy in REMEDIES[1:]:
+            for metric, sign in FALLING.items():
+                row = _degridded(t, method, remedy, f"{metric}_change")
+                if row.low > 0 or row.high < 0:
+                    words = f"{remedy} of {method} ({metric} {number(row.value, 3)})"
+                    (better if row.value * sign > 0 else worse).append(words)
+    return better, worse
+
+
+def costs(t: pd.DataFrame) -> str:
+    """Which remedies make a map more or less faithful, where the paired interval says so."""
+    better, worse = changed(t)
+    said = [f"{word} faithful: {enumeration(words)}" for word, words in (("more", better), ("less", worse)) if words]
+    if not said:
+        return f"Of {PAIRS} paired differences in deletion and insertion none has an interval off 0."
+    return f"Paired differences with an interval off 0, of {PAIRS}: {'; '.join(said)}."
+
+
+def _agreement(t: pd.DataFrame) -> str:
+    """How fast the noise of the map and of its lattice falls."""
+    model, numbers = _judged(t), _numbers(t)
+    low, high = 2, numbers[-1]
+    whole, lattice = (
+        [found(t, model, "samples", str(n), "noise_share", kind).value for n in (low, high)]
+        for kind in ("signal", "lattice")
+    )
+    steadier = ": the noise changes the map, and hardly the lattice" if lattice[0] < whole[0] / 2 else ""
+    return (
+        f"Two halves of the samples disagree in {share(whole[0])} of the energy at {low} samples and in {share(whole[1])} at "
+        f"{high}; independent noise on a fixed map would leave {share(expected(whole[0], low, high))}. Of the part that "
+        f"repeats with 2 px they disagree in {share(lattice[0])} and {share(lattice[1])}{steadier}."
+    )
+
+
+def expected(known: float, at: int, n: int) -> float:
+    """The share of noise in a mean of `n` samples of a fixed map, where `at` samples have the share `known`.
+
+    Example:
+        >>> expected(0.5, 2, 4) == 1 / 3
+        True
+    """
+    ratio = known / (1 - known) * at / n
+    return ratio / (1 + ratio)
+
+
+def _chosen(t: pd.DataFrame) -> str:
+    own = t.loc[t["subject"] == "cutoff"]
+    words = []
+    for method in (*DEGRIDDED, CONTROL):
+        mine = own.loc[own["layer"].str.startswith(f"{method}, ")]
+        highest = ", the highest tried," if best(mine) == max(CUTOFFS) else ""
+        words.append(f"{number(best(mine), 2)} cycles per pixel{highest} for {method}")
+    return (
+        f"Notch and even phases take the network's own periods. The low-pass has, of {', '.join(f'{c:g}' for c in CUTOFFS)}, the "
+        f"cut-off with the highest insertion minus deletion on {_any(t, 'cutoff').n} other photographs: {enumeration(words)}. "
+        "Stem held: the true gradient of the stem's output, then its mean over a stride."
+    )
+
+
+def _knowledge(t: pd.DataFrame) -> str:
+    """What a map of noise scores, beside the maps."""
+    words = [
+        f"{method} {number(_degridded(t, method, NONE, 'deletion').value, 3)} and "
+        f"{number(_degridded(t, method, NONE, 'insertion').value, 3)}"
+        for method in (*DEGRIDDED, CONTROL)
+    ]
+    smoothed = _degridded(t, CONTROL, CONTROLS[-1], "deletion_change")
+    return (
+        f"Deletion and insertion as they are: {enumeration(words)}; noise knows nothing of the network, and its low-pass alone "
+        f"changes deletion by {number(smoothed.value, 3)} ({span(smoothed, 3)})."
+    )
+
+
+@figures.styled
+def _methods(t: pd.DataFrame) -> bytes:
+    own = _attributed(t)
+    networks = list(dict.fromkeys(own["model"]))
+    figure, axes = figures.new_figure(6.7, 1.45 * len(networks) + 0.4, len(networks), 2)
+    labels: dict[str, Any] = {}
+    for line, model in zip(axes, networks, strict=True):
+        for ax, kind in zip(line, KINDS, strict=True):
+            series = {
+                method: [
+                    (r.value, r.low, r.high, r.found)
+                    for r in (_contrast(t, model, "attribution", method, kind, p) for p in PERIODS)
+                ]
+                for method in dict.fromkeys(own["layer"])
+            }
+            figures.draw_contrasts(ax, PERIODS, series, f"{model}, {kind}")
+            handles, words = ax.get_legend_handles_labels()
+            labels |= dict(zip(words, handles, strict=True))
+        line[1].set_ylabel("")
+    for ax in axes[:-1].ravel():
+        ax.set_xlabel("")
+    figure.legend(labels.values(), labels.keys(), ncols=len(labels), loc="outside lower center", columnspacing=1)
+    return figures.svg(figure)
+
+
+@figures.styled
+def _samples(t: pd.DataFrame) -> bytes:
+    model, numbers = _judged(t), _numbers(t)
+    figure, axes = figures.new_figure(6.7, 2.1, 1, 3)
+    for ax, kind in zip(axes[0], KINDS, strict=False):
+        rows = {p: [_contrast(t, model, "samples", str(n), kind, p) for n in numbers] for p in PERIODS}
+        lines = {
+            p: [(place, r.value, r.low, r.high, r.found) for place, r in enumerate(own)] for p, own in rows.items()
+        }
+        figures.draw_stages(ax, [str(n) for n in numbers], lines, kind)
+        ax.set_xlabel("samples")
+    axes[0, 0].legend(loc="best", handlelength=1)
+    _draw_shares(axes[0, 2], t, model, numbers[1:])
+    return figures.svg(figure)
+
+
+def _draw_shares(ax: figures.Axes, t: pd.DataFrame, model: str, numbers: Sequence[int]) -> figures.Axes:
+    """The share of noise by the number of samples, of the whole map and of its lattice, beside 1 / n."""
+    for kind, label, colour in (("signal", "whole map", figures.CONTROL), ("lattice", "its lattice", figures.GRADIENT)):
+        rows = [found(t, model, "samples", str(n), "noise_share", kind) for n in numbers]
+        ax.plot(numbers, [r.value for r in rows], "o-", color=colour, markersize=3, label=label)
+        ax.vlines(numbers, [r.low for r in rows], [r.high for r in rows], color=colour, linewidth=0.8)
+        law = [expected(rows[0].value, numbers[0], n) for n in numbers]
+        ax.plot(numbers, law, "--", color=colour, linewidth=0.8)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ticks = (0.001, 0.01, 0.1, 1)
+    ax.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+    ax.set_xticks(numbers, [str(n) for n in numbers])
+    ax.minorticks_off()
+    ax.set_xlabel("samples")
+    ax.set_ylabel("noise, share of energy")
+    ax.set_title("disagreement")
+    ax.legend(loc="best", handlelength=1)
+    return ax
+
+
+def _table(t: pd.DataFrame) -> Block:
+    rows = []
+    for method in (*DEGRIDDED, CONTROL):
+        for remedy in CONTROLS if method == CONTROL else REMEDIES:
+            left = [_contrast(t, _judged(t), "degridded", f"{method}, {remedy}", kind) for kind in KINDS]
+            scores = [
+                _degridded(t, method, remedy, f"{metric}{change}") for metric in FALLING for change in ("", "_change")
+            ]
+            cells = [f"{number(r.value, 3)} ({span(r, 3).replace(' ', NBSP)})" for r in scores]
+            if remedy == NONE:
+                cells[1] = cells[3] = "–"
+            rows.append([method, remedy, *(f"{number(r.value)}{' *' * r.found}" for r in left), *cells])
+    columns = ("sign. 2", "env. 2", "deletion", "change", "insertion", "change ")
+    return table(
+        {"map": "left", "de-gridded by": "left"} | dict.fromkeys(columns, "right"),
+        rows,
+        caption=[
+            f"{_judged(t)}, n = {_any(t, 'degridded').n} photographs, the class that wins on each. Contrast in dB at 2 px; * p "
+            "at most 0.01 and the interval above 0. Deletion (lower is more faithful) and insertion (higher is): areas under the "
+            "probability, 95 % bootstrap intervals; change: paired difference to the same map as it is."
+        ],
+    )
+
+
+def main() -> None:
+    """The command line."""
+    app = application(
+        "python -m reports.attribution_lattices", "Draw the pages of a run of analyses.attribution_lattices."
+    )
+
+    @app.default
+    def launch(folder: Annotated[Path, Parameter(help="The run's directory.")], /) -> int:
+        say(f"report: {write_report(folder)}")
+        return 0
+
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()
