@@ -482,6 +482,27 @@ def test_runs_are_counted_anew_by_each_forward_pass() -> None:
     assert active.layers == ("pool#2",)
 
 
+class Blurred(nn.Module):
+    """Fixed taps before a stride."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer(
+            "taps", torch.tensor([1.0, 2.0, 1.0]).outer(torch.tensor([1.0, 2.0, 1.0])).repeat(3, 1, 1, 1) / 16
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.taps, stride=2, groups=3)
+
+
+def test_kinds_of_all_the_others() -> None:
+    layers = Blurred(), nn.MaxPool2d(3, 1, 1), nn.Conv2d(3, 4, (5, 3), 2, (2, 1)), nn.AvgPool2d(3, 2, 1)
+    assert kinds(nn.Sequential(*layers, nn.PixelUnshuffle(2)), (3, 64, 64)) == {
+        "0": "blur", "1": "pool of stride 1", "2": "strided 5x3", "3": "average pool", "4": "other",
+    }  # fmt: skip
+    assert kinds(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (3, 16, 16)) == {}
+
+
 def test_of_two_selectors_for_one_layer_the_later_one_holds(resnet: nn.Module) -> None:
     asked: list[str] = []
 
