@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gradlens.dream import dream
+from gradlens.models import classifier
 from gradlens.rules import (
     NAMES,
     Met,
@@ -757,3 +759,12 @@ def test_many_forward_passes_in_one_block_keep_nothing() -> None:
         assert alive() == before + len(active.layers) == before + 3
         del y
     assert alive() == before
+
+
+def test_a_dream_runs_under_rules_by_kind() -> None:
+    """The look at the kinds happens inside a forward pass that a probe ends early."""
+    model = classifier()
+    with Rules(model, {"pool": "held", "stem": "held"}) as active:
+        held = dream(model, (3, 64, 64), "layer2", steps=2)
+        assert active.layers == ("conv1", "maxpool")
+    assert not torch.equal(held.images, dream(model, (3, 64, 64), "layer2", steps=2).images)

@@ -1,8 +1,9 @@
 """The rules at work: what sees a network's calls, runs each as it is, and puts a switch into the backward pass."""
 
 import difflib
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -163,6 +164,19 @@ class _Replaced(torch.autograd.Function):
         return (None, ctx.switch.linear(gradient), None) if ctx.switch.on else (gradient, None, None)
 
 
+@contextmanager
+def _without_hooks(network: nn.Module) -> Iterator[None]:
+    """`network` without the forward hooks of its layers: a probe's would record, or end, a run that is only a look."""
+    kept = {module: (module._forward_hooks, module._forward_pre_hooks) for module in network.modules()}
+    for module in kept:
+        module._forward_hooks, module._forward_pre_hooks = OrderedDict(), OrderedDict()
+    try:
+        yield
+    finally:
+        for module, (after, before) in kept.items():
+            module._forward_hooks, module._forward_pre_hooks = after, before
+
+
 class _Replacing(TorchFunctionMode):
     """Sees every call of the network while it is entered.
 
@@ -193,7 +207,8 @@ class _Replacing(TorchFunctionMode):
             self._looking = True
             try:
                 image = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))
-                self.kinds = kinds(network, tuple(image.shape[1:]))
+                with _without_hooks(network):
+                    self.kinds = kinds(network, tuple(image.shape[1:]))
             finally:
                 self._looking = False
 
