@@ -45,7 +45,7 @@ GRID = 8  # offsets on each axis, for N steps
 DRAWS = 16  # of N random steps
 DREAM_STEPS = 20
 SIDE = 256
-BORDER = 32  # px that are left out where pictures are not rolled
+BORDERS = {"roll": 0, "crop": 64, "zeros": 32}  # px that not every offset shows, left out
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ def _consecutive(model: Model, images: Tensor, mode: str) -> Iterator[dict]:
         for n in OFFSETS:
             first = MOST // 2 - n // 2
             mean = torch.stack(taken[first : first + n]).mean(0)
-            mean = mean if mode == "roll" else mean[..., BORDER:-BORDER, BORDER:-BORDER]
+            inner = slice(BORDERS[mode], SIDE - BORDERS[mode])
+            mean = mean[..., inner, inner]
             for period in PERIODS:
                 found = excess(mean, period, axis)
                 lattice.setdefault((n, period), []).append(found.lattice)
@@ -233,7 +234,7 @@ def _dreams(model: Model, images: Tensor, seed: int) -> Iterator[dict]:
             ).images - images
             for n in OFFSETS
         }  # fmt: skip
-        for period in PERIODS:
+        for period in PERIODS[:3]:  # layer2 has stride 8
             still = excess(added[1], period, None)
             for n in OFFSETS:
                 found = excess(added[n], period, None)
