@@ -35,7 +35,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sample("chelsea").save(photos / HOSTILE)
     sample("coffee").save(photos / "coffee.png")
     folder = tmp_path_factory.mktemp("run")
-    measure_models(Config(images=photos, against="resnetblur18_half")).write(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradlens.dreams.SIDE", 128)  # a quarter of the pixels
+        measure_models(Config(images=photos, against="resnetblur18_half")).write(folder)
     write_report(folder)
     return folder
 

@@ -500,7 +500,7 @@ class Blurred(nn.Module):
 def test_kinds_of_all_the_others() -> None:
     layers = Blurred(), nn.MaxPool2d(3, 1, 1), nn.Conv2d(3, 4, (5, 3), 2, (2, 1)), nn.AvgPool2d(3, 2, 1)
     assert kinds(nn.Sequential(*layers, nn.PixelUnshuffle(2)), (3, 64, 64)) == {
-        "0": "blur", "1": "pool of stride 1", "2": "strided 5x3", "3": "average pool", "4": "other",
+        "0": "blur", "1": "pool of stride 1", "2": "strided 5x3", "3": "average pool", "4 (pixel_unshuffle)": "other",
     }  # fmt: skip
     assert kinds(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (3, 16, 16)) == {}
 
