@@ -170,6 +170,11 @@ def verdict(dreams: Dreams) -> list[Part]:
                 plain(
                     " More is left than the law allows: it speaks of gradients averaged at one picture, and a step of a dream "
                     "sees what the steps before have made."
+                    + (
+                        " Offsets in turn (gradlens dream --order cycle) leave less."
+                        if dreams.told["order"] == "random"
+                        else ""
+                    )
                 )
             )
     return parts
