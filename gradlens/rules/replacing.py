@@ -166,15 +166,15 @@ class _Replaced(torch.autograd.Function):
 
 @contextmanager
 def _without_hooks(network: nn.Module) -> Iterator[None]:
-    """`network` without the forward hooks of its layers: a probe's would record, or end, a run that is only a look."""
-    kept = {module: (module._forward_hooks, module._forward_pre_hooks) for module in network.modules()}
+    """`network` without what hooks in after its layers: a probe would record, or end, a run that is only a look."""
+    kept = {module: module._forward_hooks for module in network.modules()}
     for module in kept:
-        module._forward_hooks, module._forward_pre_hooks = OrderedDict(), OrderedDict()
+        module._forward_hooks = OrderedDict()
     try:
         yield
     finally:
-        for module, (after, before) in kept.items():
-            module._forward_hooks, module._forward_pre_hooks = after, before
+        for module, hooks in kept.items():
+            module._forward_hooks = hooks
 
 
 class _Replacing(TorchFunctionMode):
