@@ -236,7 +236,7 @@ def _figure(run: Run, model: str, path: str) -> Block:
         path,
         alt=f"A photograph, the {run.measured} of {model}, its centre enlarged, and the mean spectrum{ringed}",
         caption=[caption],
-        width=0.76 if len(run.names) == 1 else 0.56,
+        width=0.64 if len(run.names) == 1 else 0.56,
     )
 
 
