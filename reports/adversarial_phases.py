@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from cyclopts import Parameter
 
 from analyses.adversarial_phases import ATTACKED, ATTACKS, CHOOSING, MASKS, PAIRS, PERIODS, called
 from analyses.maxpool_gradients import AS_IS, STEM
 from gradlens import figures
 from gradlens.compare import SIGNIFICANCE
-from gradlens.console import application, say
-from gradlens.console import run as run_command
-from gradlens.report import kicker
-from gradlens.report.document import Block, answer, compile_pdf, heading, paragraph, picture, plain, strong, table
+from gradlens.report import Drawn
+from gradlens.report.document import Block, answer, heading, paragraph, picture, plain, strong, table
 from gradlens.report.run import enumeration, number, probability
-from gradlens.results import Results, write_whole
+from gradlens.results import Results
+from reports.pages import draw_from_command_line, write_pages
 
 TITLE = "Attacks on the pixels that a stride favours"
 PLAIN, TWIN = "resnet18_half", "resnetblur18_half"
@@ -30,9 +28,11 @@ def write_report(folder: Path) -> Path:
     Raises:
         ValueError: `folder` holds no run of `analyses.adversarial_phases`.
     """
-    results = Results.read(folder)
-    if not str(results.manifest.get("command", "")).startswith("python -m analyses.adversarial_phases"):
-        raise ValueError(f"{str(folder)!r} holds no run of analyses.adversarial_phases")
+    return write_pages(folder, "adversarial_phases", TITLE, _pages)
+
+
+def _pages(results: Results) -> Drawn:
+    """The pages, and their figures."""
     t = results.table
     drawn = {"figures/attacks.svg": _figure(t)}
     blocks = [
@@ -56,12 +56,7 @@ def write_report(folder: Path) -> Path:
         heading("Every attack"),
         _table(t),
     ]
-    (folder / "figures").mkdir(exist_ok=True)
-    for path, content in drawn.items():
-        write_whole(folder / path, content)
-    above = kicker(results.manifest, ["python -m analyses.adversarial_phases"])
-    write_whole(folder / "report.pdf", compile_pdf(TITLE, above, blocks, drawn))
-    return folder / "report.pdf"
+    return blocks, drawn
 
 
 def cell(t: pd.DataFrame, model: str, subject: str, layer: str, period: int, kind: str) -> dict[str, Any] | None:
@@ -234,14 +229,7 @@ def _table(t: pd.DataFrame) -> Block:
 
 def main() -> None:
     """The command line."""
-    app = application("python -m reports.adversarial_phases", "Draw the page of a run of analyses.adversarial_phases.")
-
-    @app.default
-    def launch(folder: Annotated[Path, Parameter(help="The run's directory.")], /) -> int:
-        say(f"report: {write_report(folder)}")
-        return 0
-
-    run_command(app)
+    draw_from_command_line("adversarial_phases", write_report)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from cyclopts import Parameter
 
 from analyses.attribution_lattices import (
     CONTROL,
@@ -20,12 +19,11 @@ from analyses.attribution_lattices import (
     best,
 )
 from gradlens import figures
-from gradlens.console import application, say
-from gradlens.console import run as run_command
-from gradlens.report import kicker
-from gradlens.report.document import Block, answer, compile_pdf, heading, paragraph, picture, plain, strong, table
+from gradlens.report import Drawn
+from gradlens.report.document import Block, answer, heading, paragraph, picture, plain, strong, table
 from gradlens.report.run import NBSP, Row, as_row, enumeration, number, share, span
-from gradlens.results import Results, write_whole
+from gradlens.results import Results
+from reports.pages import draw_from_command_line, write_pages
 
 TITLE = "The lattice of attributions, and what takes it away"
 COMMAND = "python -m analyses.attribution_lattices"
@@ -40,9 +38,11 @@ def write_report(folder: Path) -> Path:
     Raises:
         ValueError: `folder` holds no run of `analyses.attribution_lattices`.
     """
-    results = Results.read(folder)
-    if not str(results.manifest.get("command", "")).startswith(COMMAND):
-        raise ValueError(f"{str(folder)!r} holds no run of analyses.attribution_lattices")
+    return write_pages(folder, "attribution_lattices", TITLE, _pages)
+
+
+def _pages(results: Results) -> Drawn:
+    """The pages, and their figures."""
     t = results.table
     command = results.manifest["command"]
     drawn = {"figures/methods.svg": _methods(t), "figures/samples.svg": _samples(t)}
@@ -74,11 +74,7 @@ def write_report(folder: Path) -> Path:
         paragraph(f"{_chosen(t)} {_knowledge(t)}", sticky=True),
         _table(t),
     ]
-    (folder / "figures").mkdir(exist_ok=True)
-    for path, content in drawn.items():
-        write_whole(folder / path, content)
-    write_whole(folder / "report.pdf", compile_pdf(TITLE, kicker(results.manifest, [COMMAND]), blocks, drawn))
-    return folder / "report.pdf"
+    return blocks, drawn
 
 
 def found(
@@ -349,16 +345,7 @@ def _table(t: pd.DataFrame) -> Block:
 
 def main() -> None:
     """The command line."""
-    app = application(
-        "python -m reports.attribution_lattices", "Draw the pages of a run of analyses.attribution_lattices."
-    )
-
-    @app.default
-    def launch(folder: Annotated[Path, Parameter(help="The run's directory.")], /) -> int:
-        say(f"report: {write_report(folder)}")
-        return 0
-
-    run_command(app)
+    draw_from_command_line("attribution_lattices", write_report)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
 """`python -m reports.blame RUN`: the pages of a saved run of `analyses.blame`, as RUN/report.pdf."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
-from cyclopts import Parameter
 
 from gradlens import figures
-from gradlens.console import application, say
-from gradlens.console import run as run_command
-from gradlens.report import kicker
-from gradlens.report.document import Block, Part, answer, compile_pdf, heading, paragraph, picture, plain, strong, table
+from gradlens.report import Drawn
+from gradlens.report.document import Block, Part, answer, heading, paragraph, picture, plain, strong, table
 from gradlens.report.run import Row, as_row, enumeration, number, span
-from gradlens.results import Results, write_whole
+from gradlens.results import Results
+from reports.pages import draw_from_command_line, write_pages
 
 TITLE = "Strided convolution or max-pooling"
 KINDS = ("signed", "envelope")
@@ -25,9 +23,11 @@ def write_report(folder: Path) -> Path:
     Raises:
         ValueError: `folder` holds no run of `analyses.blame`.
     """
-    results = Results.read(folder)
-    if not str(results.manifest.get("command", "")).startswith("python -m analyses.blame"):
-        raise ValueError(f"{str(folder)!r} holds no run of analyses.blame")
+    return write_pages(folder, "blame", TITLE, _pages)
+
+
+def _pages(results: Results) -> Drawn:
+    """The pages, and their figures."""
     t = results.table
     count = max(int(n) for n in t.loc[t["subject"] == "kinds", "n"])
     drawn = {"figures/kinds.svg": _figure(t)}
@@ -59,12 +59,7 @@ def write_report(folder: Path) -> Path:
         ),
         _remedies(t),
     ]
-    (folder / "figures").mkdir(exist_ok=True)
-    for path, content in drawn.items():
-        write_whole(folder / path, content)
-    above = kicker(results.manifest, ["python -m analyses.blame"])
-    write_whole(folder / "report.pdf", compile_pdf(TITLE, above, blocks, drawn))
-    return folder / "report.pdf"
+    return blocks, drawn
 
 
 def contribution(t: pd.DataFrame, model: str, kind_of_layer: str, period: int, kind: str) -> Row | None:
@@ -221,14 +216,7 @@ def _remedies(t: pd.DataFrame) -> Block:
 
 def main() -> None:
     """The command line."""
-    app = application("python -m reports.blame", "Draw the pages of a run of analyses.blame.")
-
-    @app.default
-    def launch(folder: Annotated[Path, Parameter(help="The run's directory.")], /) -> int:
-        say(f"report: {write_report(folder)}")
-        return 0
-
-    run_command(app)
+    draw_from_command_line("blame", write_report)
 
 
 if __name__ == "__main__":

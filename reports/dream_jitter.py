@@ -1,20 +1,17 @@
 """`python -m reports.dream_jitter RUN`: the pages of a saved run of `analyses.dream_jitter`, as RUN/report.pdf."""
 
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from cyclopts import Parameter
 
 from analyses.dream_jitter import DRAWN_CHANNEL
 from gradlens import figures
-from gradlens.console import application, say
-from gradlens.console import run as run_command
-from gradlens.report import kicker
-from gradlens.report.document import Block, Part, answer, compile_pdf, heading, paragraph, picture, plain, strong, table
+from gradlens.report import Drawn
+from gradlens.report.document import Block, Part, answer, heading, paragraph, picture, plain, strong, table
 from gradlens.report.run import Row, as_row, number, span
-from gradlens.results import Results, write_whole
+from gradlens.results import Results
+from reports.pages import draw_from_command_line, write_pages
 
 TITLE = "What jitter, and what else, does to dreams"
 FIXED, JITTERED, CYCLED = "fixed position", "n = 32", "n = 32, cycle"
@@ -27,9 +24,11 @@ def write_report(folder: Path) -> Path:
     Raises:
         ValueError: `folder` holds no run of `analyses.dream_jitter`.
     """
-    results = Results.read(folder)
-    if not str(results.manifest.get("command", "")).startswith("python -m analyses.dream_jitter"):
-        raise ValueError(f"{str(folder)!r} holds no run of analyses.dream_jitter")
+    return write_pages(folder, "dream_jitter", TITLE, _pages)
+
+
+def _pages(results: Results) -> Drawn:
+    """The pages, and their figures."""
     t, count = results.table, len(results.manifest["images"])
     drawn = {
         "figures/jitter.svg": _jitter(results),
@@ -68,12 +67,7 @@ def write_report(folder: Path) -> Path:
         picture("figures/relaxed.svg", alt="Dreams of the cat with other backward passes", caption=[f"{under} {made}"]),
         _table(t, "relaxed-dream", "backward pass", f"The same, mean over n = {count} photographs.", first=None),
     ]  # fmt: skip
-    (folder / "figures").mkdir(exist_ok=True)
-    for path, content in drawn.items():
-        write_whole(folder / path, content)
-    above = kicker(results.manifest, ["python -m analyses.dream_jitter"])
-    write_whole(folder / "report.pdf", compile_pdf(TITLE, above, blocks, drawn))
-    return folder / "report.pdf"
+    return blocks, drawn
 
 
 def contrast(t: pd.DataFrame, model: str, subject: str, layer: str, period: int, kind: str, image: str = "") -> Row:
@@ -168,14 +162,7 @@ def _table(t: pd.DataFrame, subject: str, second: str, caption: str, *, first: t
 
 def main() -> None:
     """The command line."""
-    app = application("python -m reports.dream_jitter", "Draw the pages of a run of analyses.dream_jitter.")
-
-    @app.default
-    def launch(folder: Annotated[Path, Parameter(help="The run's directory.")], /) -> int:
-        say(f"report: {write_report(folder)}")
-        return 0
-
-    run_command(app)
+    draw_from_command_line("dream_jitter", write_report)
 
 
 if __name__ == "__main__":

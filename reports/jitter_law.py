@@ -2,19 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from cyclopts import Parameter
 
 from gradlens import figures
-from gradlens.console import application, say
-from gradlens.console import run as run_command
-from gradlens.report import kicker
-from gradlens.report.document import Block, Part, answer, compile_pdf, heading, paragraph, picture, plain, strong, table
+from gradlens.report import Drawn
+from gradlens.report.document import Block, Part, answer, heading, paragraph, picture, plain, strong, table
 from gradlens.report.run import enumeration, number
-from gradlens.results import Results, write_whole
+from gradlens.results import Results
+from reports.pages import draw_from_command_line, write_pages
 
 TITLE = "The law of jitter, checked"
 FIRST = "resnet18_half"
@@ -27,9 +24,11 @@ def write_report(folder: Path) -> Path:
     Raises:
         ValueError: `folder` holds no run of `analyses.jitter_law`.
     """
-    results = Results.read(folder)
-    if not str(results.manifest.get("command", "")).startswith("python -m analyses.jitter_law"):
-        raise ValueError(f"{str(folder)!r} holds no run of analyses.jitter_law")
+    return write_pages(folder, "jitter_law", TITLE, _pages)
+
+
+def _pages(results: Results) -> Drawn:
+    """The pages, and their figures."""
     t = results.table
     drawn = {
         "figures/modes.svg": _grid(t, [(FIRST, "averaged-gradient", mode, "n") for mode in ("roll", "crop", "zeros")]),
@@ -68,12 +67,7 @@ def write_report(folder: Path) -> Path:
         _picture("dreams", f"{FIRST}, dreams of 20 steps", made),
         _table(t),
     ]
-    (folder / "figures").mkdir(exist_ok=True)
-    for path, content in drawn.items():
-        write_whole(folder / path, content)
-    above = kicker(results.manifest, ["python -m analyses.jitter_law"])
-    write_whole(folder / "report.pdf", compile_pdf(TITLE, above, blocks, drawn))
-    return folder / "report.pdf"
+    return blocks, drawn
 
 
 def _others(t: pd.DataFrame) -> list[str]:
@@ -196,14 +190,7 @@ def _cell(value: float) -> str:
 
 def main() -> None:
     """The command line."""
-    app = application("python -m reports.jitter_law", "Draw the pages of a run of analyses.jitter_law.")
-
-    @app.default
-    def launch(folder: Annotated[Path, Parameter(help="The run's directory.")], /) -> int:
-        say(f"report: {write_report(folder)}")
-        return 0
-
-    run_command(app)
+    draw_from_command_line("jitter_law", write_report)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from cyclopts import Parameter
 
 from analyses.maxpool_gradients import AS_IS, BOTH, FINE, HELD, STEM
 from gradlens import figures
-from gradlens.console import application, say
-from gradlens.console import run as run_command
-from gradlens.report import kicker
-from gradlens.report.document import Block, answer, compile_pdf, heading, paragraph, picture, plain, strong, table
+from gradlens.report import Drawn
+from gradlens.report.document import Block, answer, heading, paragraph, picture, plain, strong, table
 from gradlens.report.run import as_row, enumeration, number, share
-from gradlens.results import Results, write_whole
+from gradlens.results import Results
+from reports.pages import draw_from_command_line, write_pages
 
 TITLE = "What max-pooling adds to a gradient"
 RELAXED = "average"
@@ -30,9 +28,11 @@ def write_report(folder: Path) -> Path:
     Raises:
         ValueError: `folder` holds no run of `analyses.maxpool_gradients`.
     """
-    results = Results.read(folder)
-    if not str(results.manifest.get("command", "")).startswith("python -m analyses.maxpool_gradients"):
-        raise ValueError(f"{str(folder)!r} holds no run of analyses.maxpool_gradients")
+    return write_pages(folder, "maxpool_gradients", TITLE, _pages)
+
+
+def _pages(results: Results) -> Drawn:
+    """The pages, and their figures."""
     t = results.table
     drawn = {"figures/backward.svg": _figure(t)}
     blocks = [
@@ -62,12 +62,7 @@ def write_report(folder: Path) -> Path:
         heading("What is left"),
         _left(t),
     ]
-    (folder / "figures").mkdir(exist_ok=True)
-    for path, content in drawn.items():
-        write_whole(folder / path, content)
-    above = kicker(results.manifest, ["python -m analyses.maxpool_gradients"])
-    write_whole(folder / "report.pdf", compile_pdf(TITLE, above, blocks, drawn))
-    return folder / "report.pdf"
+    return blocks, drawn
 
 
 def contrast(t: pd.DataFrame, model: str, subject: str, layer: str, period: int, kind: str) -> Any:
@@ -211,14 +206,7 @@ def _explained() -> str:
 
 def main() -> None:
     """The command line."""
-    app = application("python -m reports.maxpool_gradients", "Draw the pages of a run of analyses.maxpool_gradients.")
-
-    @app.default
-    def launch(folder: Annotated[Path, Parameter(help="The run's directory.")], /) -> int:
-        say(f"report: {write_report(folder)}")
-        return 0
-
-    run_command(app)
+    draw_from_command_line("maxpool_gradients", write_report)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def tiled(
         found, part = graded(seen, seen[0, 0].numel() / pixels)
         inner = tuple(slice(a - w, b - w) for (a, b), (w, _) in zip(core, window, strict=True))
         gradient[(..., *(slice(a, b) for a, b in core))] = part[(..., *inner)]
-        value += found.detach() * (len_of(core) / seen[0, 0].numel())
+        value += found.detach() * (_pixels(core) / seen[0, 0].numel())
     return value, gradient
 
 
@@ -52,7 +52,7 @@ def _side_and_margin(tile: int, period: int) -> tuple[int, int]:
     return side, max(side // 2 // period, 1) * period
 
 
-def len_of(core: Sequence[tuple[int, int]]) -> int:
+def _pixels(core: Sequence[tuple[int, int]]) -> int:
     """The pixels of a tile."""
     pixels = 1
     for a, b in core:
