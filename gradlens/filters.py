@@ -225,6 +225,13 @@ class Filter(nn.Module):
         return f"{len(self.taps)} taps, stride={self.stride}, padding={self.padding!r}"
 
 
+def axes(dimensions: int) -> int:
+    """`dimensions`, if it is 1, 2 or 3; a ValueError otherwise."""
+    if dimensions not in CONVOLVE:
+        raise ValueError(f"dimensions: must be 1, 2 or 3, got {dimensions!r}")
+    return dimensions
+
+
 def whole(value: int, name: str, *, least: int) -> int:
     """`value`, if it is an integer of at least `least`; a TypeError or ValueError with its name otherwise."""
     if isinstance(value, bool) or not isinstance(value, int):

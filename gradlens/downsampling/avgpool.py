@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from gradlens.downsampling.convolution import average_pool, convolution, sequence
+from gradlens.convolution import convolution, sequence
+from gradlens.downsampling.pools import average_pool
 
 
 def average_pooled(

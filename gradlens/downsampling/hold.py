@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from gradlens.downsampling.convolution import axes, convolution, sequence
-from gradlens.filters import Filter, Padding, hold
+from gradlens.convolution import convolution, sequence
+from gradlens.filters import Filter, Padding, axes, hold
 
 
 def held(

@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from gradlens.downsampling.convolution import convolution, max_pool, sequence
+from gradlens.convolution import convolution, sequence
+from gradlens.downsampling.pools import max_pool
 from gradlens.filters import whole
 
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from gradlens.downsampling.convolution import convolution, sequence
+from gradlens.convolution import convolution, sequence
 from gradlens.filters import Filter, Padding, Window, windowed_sinc
 
 

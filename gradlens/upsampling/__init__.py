@@ -1,0 +1,38 @@
+"""Layers that enlarge by a whole factor, one file each: `[N C *spatial]` to `[N C' *(scale spatial)]`.
+
+All take `(in_channels, out_channels, *, scale=2, kernel_size, bias=True, dimensions=2)` and what is their own, and work in one
+to three dimensions. What differs is whether a constant comes out constant: `gradlens.geometry.certify` says it of each.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from gradlens.upsampling.deconv import tailed, transposed
+from gradlens.upsampling.folding import fold
+from gradlens.upsampling.icnr import icnr_, icnr_transposed_
+from gradlens.upsampling.resize import ResizeConv, bilinear
+from gradlens.upsampling.subpixel import shuffle, subpixel, subpixel_icnr
+
+UPSAMPLERS: dict[str, Callable[..., nn.Module]] = {
+    "deconv": transposed,
+    "deconv_tail": tailed,
+    "subpixel": subpixel,
+    "subpixel_icnr": subpixel_icnr,
+    "resize": ResizeConv,
+    "resize_bilinear": bilinear,
+}
+
+__all__ = [
+    "UPSAMPLERS",
+    "ResizeConv",
+    "bilinear",
+    "fold",
+    "icnr_",
+    "icnr_transposed_",
+    "shuffle",
+    "subpixel",
+    "subpixel_icnr",
+    "tailed",
+    "transposed",
+]

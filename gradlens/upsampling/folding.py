@@ -1,0 +1,92 @@
+"""A resize and the convolution after it, as the one transposed convolution that they are.
+
+A resize by s writes u[j] = sum over n of h[j - s n + o] x[n], with s taps of one (nearest) or 2 s - s mod 2 taps in steps of
+1 / s (linear); the convolution y[i] = sum over k of W[k] u[i + k - p]. Together y[i] = sum over n of V[i + P - s n] x[n] with
+V[m] = sum over k of W[k] h[m - (K - 1) + k] and P = K - 1 - p + o: along each axis V = A W, and A is fixed.
+
+Source: ours; with nearest taps it is approach C of Sugawara, Shiota, Kiya 2018, H_0 inside the kernel.
+"""
+
+from functools import reduce
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from gradlens.filters import whole
+
+Mode: TypeAlias = Literal["nearest", "linear"]
+
+
+def resize_taps(scale: int, mode: Mode = "nearest") -> Tensor:
+    """What a resize by `scale` makes of one pixel: `[s]` ones (nearest) or `[2 s - s mod 2]` (linear), float64, sum s.
+
+    Args:
+        scale: s.
+        mode: "nearest" or "linear" (bilinear, trilinear), pixels at half-integers ("align_corners=False").
+
+    Raises:
+        TypeError, ValueError: `scale` is below 1; `mode` is neither.
+
+    Source: `torch.nn.functional.interpolate`.
+
+    Example:
+        >>> resize_taps(2, "linear").tolist()
+        [0.25, 0.75, 0.75, 0.25]
+    """
+    s = whole(scale, "scale", least=1)
+    if mode not in get_args(Mode):
+        raise ValueError(f'mode: must be "nearest" or "linear", got {mode!r}')
+    if mode == "nearest":
+        return torch.ones(s, dtype=torch.float64)
+    d = torch.arange(2 * s - s % 2, dtype=torch.float64) - s // 2
+    return 1 - ((d + 0.5) / s - 0.5).abs()
+
+
+def fold_matrix(kernel_size: tuple[int, ...], scale: int, mode: Mode = "nearest") -> Tensor:
+    """The fixed matrix that takes a convolution's taps to those of its fold: `[K, M]`, float64, K and M products over axes.
+
+    It is the Kronecker product of one matrix A^T an axis, A[m, k] = h[m - (K - 1) + k], m from 0 to K + len(h) - 2.
+
+    Args:
+        kernel_size: K of each axis.
+        scale, mode: as `resize_taps`.
+    """
+    h = resize_taps(scale, mode)
+    each = []
+    for k in kernel_size:
+        a = h.new_zeros(k, k + len(h) - 1)
+        for tap in range(k):
+            a[tap, k - 1 - tap : k - 1 - tap + len(h)] = h
+        each.append(a)
+    return reduce(torch.kron, each)
+
+
+def fold(
+    weight: Tensor, scale: int, mode: Mode = "nearest", *, groups: int = 1, matrix: Tensor | None = None
+) -> Tensor:
+    """The kernel of the transposed convolution that resizes and convolves: `[C C'/g *(kernel + len(h) - 1)]`.
+
+    Folded in float32 or float64 and cast back, under autocast too; differentiable, one matrix product.
+
+    Args:
+        weight: of the convolution, `[C' C/g *kernel]`, D = 1 to 3 axes.
+        scale, mode: of the resize, as `resize_taps`.
+        groups: g.
+        matrix: `fold_matrix` of these, in the precision to fold in, if it is at hand.
+
+    Source: ours; approach C of Sugawara, Shiota, Kiya 2018.
+
+    Example:
+        >>> fold(torch.tensor([[[1.0, 2, 4]]]), 2).tolist()
+        [[[4.0, 6.0, 3.0, 1.0]]]
+    """
+    kernel = tuple(weight.shape[2:])
+    length = len(resize_taps(scale, mode)) - 1
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    if matrix is None:
+        matrix = fold_matrix(kernel, scale, mode).to(weight.device)
+    with torch.autocast(weight.device.type, enabled=False):
+        folded = weight.to(wide).flatten(2) @ matrix.to(wide)  # [C' C/g M]
+    by_group = folded.to(weight.dtype).unflatten(0, (groups, -1)).transpose(1, 2)  # [g C/g C'/g M]
+    return by_group.flatten(0, 1).unflatten(-1, [k + length for k in kernel])
