@@ -3,7 +3,8 @@
 Three measurements on photographs. (a) The contrast of every method of `gradlens.gradients.attribute`. (b) SmoothGrad by its
 number of samples, beside the part that two halves of the samples disagree in, which falls as 1 / n: of the whole map, and
 of its lattice alone. (c) What de-grids, judged in one table: the lattice that is left, and deletion and insertion
-(`gradlens.gradients.deletion`) paired with the map as it is. The cut-off of the low-pass is chosen on other photographs.
+(`gradlens.gradients.deletion`) paired with the map as it is. The cut-off of the low-pass is chosen for each network on
+other photographs.
 A map of noise, which knows nothing of the network, runs along: what smoothing gains there is no knowledge either.
 
 Run: `python -m analyses.attribution_lattices ASSETS`, with the folders `weights` and `data` in ASSETS.
@@ -34,11 +35,10 @@ from gradlens.rules import Rules
 from gradlens.spectra import even_phases, lattice_statistics, lowpass, notch
 
 NETWORKS = ("resnet18_half", "resnetblur18_half", "resnet18, ImageNet", "mobilenetv2, ImageNet")
-JUDGED = "resnet18_half"  # of (b) and (c): small, so that it runs ten thousand times in a minute
 PERIODS = (2, 4, 8)
 KEPT = ("lattice_contrast", "set_imbalance")  # metrics of the table
 SAMPLES = (1, 2, 5, 10, 20, 50)
-CUTOFFS = (0.06, 0.12, 0.18, 0.24)  # cycles per pixel
+CUTOFFS = (0.06, 0.12, 0.18, 0.24, 0.36)  # cycles per pixel
 NONE, NOTCH, LOWPASS, EVEN, HELD = "none", "notch", "low-pass", "even phases", "stem held"
 REMEDIES = (NONE, NOTCH, LOWPASS, EVEN, HELD)
 CONTROL = "noise"  # a map of normal noise
@@ -46,7 +46,6 @@ CONTROLS = (NONE, LOWPASS)
 DEGRIDDED: tuple[Method, ...] = ("saliency", "smoothgrad")
 FEW = 10  # points of a path, and samples
 STEPS = 20  # of deletion and insertion
-OCCLUDED = 128  # px: 225 passes a photograph; 729 of 224 px would take longer than all the rest
 
 
 @Parameter(name="*")
@@ -65,7 +64,7 @@ class Config:
 
 
 def networks(assets: Path) -> dict[str, Callable[[], Model]]:
-    """How to load each network of (a)."""
+    """How to load each network."""
     known = every_network(assets)
     return {name: known[name][0] for name in NETWORKS}
 
@@ -77,16 +76,16 @@ def run(config: Config) -> Results:
     others = unseen(photographs(photos / "jpeg"), judged)[: config.others]
     known = networks(config.assets)
     tables = []
-    with progress("networks", len(known) + 2) as advance:
+    with progress("measurements", 3 * len(known)) as advance:
         for name, load in known.items():
-            tables += list(_methods(name, load(), judged[: config.count], config.occluded))
+            model = load()
+            images = prepared(model, judged)
+            tables += list(_methods(name, model, images[: config.count], config.occluded))
             advance()
-        model = models.classifier(JUDGED)
-        images = prepared(model, judged)
-        tables.append(by_samples(model, images))
-        advance()
-        tables.append(judge(model, images, prepared(model, others)))
-        advance()
+            tables.append(by_samples(model, images, name=name))
+            advance()
+            tables.append(judge(model, images, prepared(model, others), name=name))
+            advance()
     manifest = circumstances() | {
         "command": command(config),
         "images": [photograph.name for photograph in judged],
@@ -116,20 +115,15 @@ def prepared(model: Model, found: Sequence[Photograph]) -> Tensor:
     return torch.cat([x for _, x in batches(found, lambda image: fit(image, info.input_size, **look), 16)])
 
 
-def methods(model: nn.Module, side: int) -> list[Method]:
-    """The methods for a network of `side` px: without a ReLU (MobileNetV2 has ReLU6) none to guide, above 128 px no occlusion."""
-    left_out = set()
-    if not any(isinstance(module, nn.ReLU) for module in model.modules()):
-        left_out.add("guided-backprop")
-    if side > OCCLUDED:
-        left_out.add("occlusion")
-    return [method for method in METHODS if method not in left_out]
+def methods(model: nn.Module) -> list[Method]:
+    """The methods for a network: without a ReLU (MobileNetV2 has ReLU6) none to guide."""
+    guided = any(isinstance(module, nn.ReLU) for module in model.modules())
+    return [method for method in METHODS if guided or method != "guided-backprop"]
 
 
-def _methods(name: str, model: Model, found: Sequence[Photograph], occluded: int) -> Iterator[pd.DataFrame]:
+def _methods(name: str, model: Model, images: Tensor, occluded: int) -> Iterator[pd.DataFrame]:
     """The set rows of every method of one network."""
-    images = prepared(model, found)
-    for method in methods(model, images.shape[-1]):
+    for method in methods(model):
         given = images[:occluded] if method == "occlusion" else images
         maps = attribute(model, given, method, steps=FEW, samples=FEW)
         yield lattices(maps, model=name, subject="attribution", layer=method)
@@ -141,7 +135,7 @@ def lattices(x: Tensor, *, model: str, subject: str, layer: str) -> pd.DataFrame
     return table.loc[table["metric"].isin(KEPT)]
 
 
-def by_samples(model: Model, images: Tensor, samples: Sequence[int] = SAMPLES) -> pd.DataFrame:
+def by_samples(model: Model, images: Tensor, samples: Sequence[int] = SAMPLES, *, name: str) -> pd.DataFrame:
     """SmoothGrad by its number of samples: its lattice, and the share of its energy that is noise."""
     drawn = torch.stack(
         [attribute(model, images, "smoothgrad", samples=1, seed=seed) for seed in range(max(samples))]
@@ -149,7 +143,7 @@ def by_samples(model: Model, images: Tensor, samples: Sequence[int] = SAMPLES) -
     parts = {"signal": drawn, "lattice": torch.stack([x - notch(x, 2) for x in drawn])}
     tables = []
     for n in samples:
-        label = {"model": model.info.name, "subject": "samples", "layer": str(n)}
+        label = {"model": name, "subject": "samples", "layer": str(n)}
         tables.append(lattices(drawn[:n].mean(0), **label))
         shares = [_row(noise_share(x[:n]).numpy(), "noise_share", kind=kind) for kind, x in parts.items() if n > 1]
         tables.append(pd.DataFrame(shares).assign(**label))
@@ -168,12 +162,12 @@ def noise_share(drawn: Tensor) -> Tensor:
     return apart / drawn.double().mean(0).flatten(1).square().sum(1)
 
 
-def judge(model: Model, images: Tensor, others: Tensor) -> pd.DataFrame:
+def judge(model: Model, images: Tensor, others: Tensor, *, name: str) -> pd.DataFrame:
     """What is left of the lattice, deletion and insertion, of every map and remedy; each paired with the map as it is."""
     periods = network_periods(stages(model, model.info.input_size), model.info.input_size[1:])
     tables = []
     for method in (*DEGRIDDED, CONTROL):
-        tables.append(choices(model, others, method))
+        tables.append(choices(model, others, method, name=name))
         cutoff = best(tables[-1])
         maps = mapped(model, images, method)
         remedies = {
@@ -185,7 +179,7 @@ def judge(model: Model, images: Tensor, others: Tensor) -> pd.DataFrame:
         }
         plain: dict[str, np.ndarray] = {}
         for remedy in CONTROLS if method == CONTROL else REMEDIES:
-            label = {"model": model.info.name, "subject": "degridded", "layer": f"{method}, {remedy}"}
+            label = {"model": name, "subject": "degridded", "layer": f"{method}, {remedy}"}
             x = remedies[remedy]()
             scores = faithfulness(model, images, x)
             plain = plain or scores
@@ -195,7 +189,7 @@ def judge(model: Model, images: Tensor, others: Tensor) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def choices(model: Model, others: Tensor, method: Method | str) -> pd.DataFrame:
+def choices(model: Model, others: Tensor, method: Method | str, *, name: str) -> pd.DataFrame:
     """Insertion minus deletion of each cut-off, a row each, over photographs that are not judged."""
     maps = mapped(model, others, method)
     rows = []
@@ -203,7 +197,7 @@ def choices(model: Model, others: Tensor, method: Method | str) -> pd.DataFrame:
         scores = faithfulness(model, others, lowpass(maps, cutoff))
         row = _row(scores["insertion"] - scores["deletion"], "insertion_minus_deletion")
         rows.append(row | {"layer": f"{method}, {cutoff:g}"})
-    return pd.DataFrame(rows).assign(model=model.info.name, subject="cutoff")
+    return pd.DataFrame(rows).assign(model=name, subject="cutoff")
 
 
 def best(table: pd.DataFrame) -> float:

@@ -174,7 +174,8 @@ def _partial_overlap(w: Written) -> Finding | None:
 def _sub_pixel(w: Written) -> Finding | None:
     """Sub-pixel convolutions, and transposed ones whose kernel is their stride: one sub-filter for each phase."""
     call = w.step.call
-    if call.kind not in ("pixel_shuffle", "interleave") and not (call.kind == "conv_transpose" and w.overlap == "none"):
+    single = call.kind == "conv_transpose" and w.overlap == "none" and not w.step.even
+    if call.kind not in ("pixel_shuffle", "interleave") and not single:
         return None
     equal = None if call.kind == "interleave" else _equal_sub_filters(w)
     many = _whole(prod(call.stride, start=Fraction(1)))
@@ -189,7 +190,7 @@ def _sub_pixel(w: Written) -> Finding | None:
 
 def _last_upsampling(w: Written) -> Finding | None:
     last = any(set(scale) == {1} for scale in w.run.reaches[w.step.index])
-    if w.step.call.kind not in ("conv_transpose", "pixel_shuffle") or not last or w.run.filtered(w.step):
+    if w.step.call.kind not in ("conv_transpose", "pixel_shuffle") or not last or w.run.filtered(w.step) or w.step.even:
         return None
     reason = (
         f"the last layer that enlarges has its own taps for each phase, and no convolution follows: T={w.words} stays"

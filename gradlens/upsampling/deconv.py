@@ -18,7 +18,8 @@ def transposed(
     """A transposed convolution of stride `scale`: `[N C *spatial]` to `[N C' *(scale spatial)]`.
 
     y[i] = b + sum over n of W[i + P - s n] x[n] with P = ceil((m - s) / 2). `kernel_size=4` covers evenly at scale 2, 3 and 5
-    unevenly (1 : 4 and 4 : 9 taps in two dimensions), 1 leaves holes. Both certificates fail for learned or drawn taps.
+    unevenly (1 : 4 and 4 : 9 taps in two dimensions), 1 leaves holes. The forward
+    certificate fails for learned and for drawn taps.
 
     Cost: (m / s)^D C multiplications an output.
 
@@ -62,7 +63,8 @@ def tailed(
     """A transposed convolution of stride `scale`, then one of stride 1: `[N C *spatial]` to `[N C' *(scale spatial)]`.
 
     The tail is written as the convolution that it is (its taps reversed). It can remove a lattice whose period divides its size,
-    if it learns to: a box of k taps is zero at the harmonics of every divisor of k. Nothing makes it, so both certificates fail.
+    if it learns to: a box of k taps is zero at the harmonics of every divisor of k. Nothing makes it: the forward
+    certificate fails.
 
     Cost: ((m / s)^D C + k^D C') multiplications an output.
 

@@ -12,6 +12,7 @@ Where the borders differ, strips along them are computed in two steps. Exact mea
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -27,15 +28,15 @@ Border: TypeAlias = Literal["zeros", "reflect", "replicate"]
 CONVOLVE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d,
 }  # fmt: skip
+FASTER_FUSED = 0.65  # of the multiplications of two steps; measured on a CPU (`analyses/speed.py`)
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class ResizeConv(nn.Module):
     """A resize by `scale`, then a convolution, as one transposed convolution: `[N C *spatial]` to `[N C' *(scale spatial)]`.
 
-    y = b + W * R x, R the resize. With nearest taps every phase of the kernel has the sum of W: the forward certificate passes
-    for every W, and so does the backward one's signed statement; energies are uneven (of K = 3, s = 2 the phases of one axis have
-    1 and 2, or 2 and 1, of the taps together). With linear taps likewise.
+    y = b + W * R x, R the resize. Every phase of the folded kernel has the sum of W: the forward certificate passes for every W.
+    (Backward passes for every layer that enlarges: a shift by a pixel before it is one by s pixels after it.)
 
     `weight` and `bias` are those of the convolution, in its shapes, under its names. The kernel is folded in every forward pass,
     as part of the graph, and kept nowhere: a fold takes a few microseconds, and one that is kept goes stale where weights are
@@ -123,8 +124,11 @@ class ResizeConv(nn.Module):
         return self
 
     def _faster_fused(self) -> bool:
-        """Whether one transposed convolution needs fewer multiplications than the convolution after the resize."""
-        return all(k + self.taps - 1 <= self.scale * k for k in self.kernel_size)
+        """Nearest: always. Linear: where strips do not eat what is saved, and two thirds of the multiplications are left."""
+        if self.mode == "nearest":
+            return True
+        left = prod((k + self.taps - 1) / (self.scale * k) for k in self.kernel_size)
+        return self.padding == "replicate" and left <= FASTER_FUSED
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != len(self.kernel_size) + 2:
@@ -156,12 +160,13 @@ class ResizeConv(nn.Module):
             bias=self.bias is not None,
         )  # fmt: skip
         with torch.no_grad():
-            layer.weight.copy_(self._kernel())
+            layer.weight.copy_(self.kernel())
             if self.bias is not None:
                 layer.bias.copy_(self.bias)
         return layer.to(self.weight)
 
-    def _kernel(self) -> Tensor:
+    def kernel(self) -> Tensor:
+        """The kernel of the transposed convolution that it is, as `gradlens.upsampling.fold`: a part of the graph."""
         return fold(self.weight, self.scale, self.mode, groups=self.groups, matrix=self.matrix)
 
     def _crops(self) -> tuple[list[int], list[int]]:
@@ -187,7 +192,7 @@ class ResizeConv(nn.Module):
             left, right = ([c + self.scale * q for c, q in zip(crops, more, strict=True)] for crops in (left, right))
         both = [min(crops) for crops in zip(left, right, strict=True)]
         convolve = CONVOLVE_TRANSPOSED[x.ndim - 2]
-        y = convolve(x, self._kernel(), self.bias, stride=self.scale, padding=both, groups=self.groups)
+        y = convolve(x, self.kernel(), self.bias, stride=self.scale, padding=both, groups=self.groups)
         for axis, (before, kept, side) in enumerate(zip(left, both, sides, strict=True), start=2):
             if y.shape[axis] != self.scale * side:
                 y = y.narrow(axis, before - kept, self.scale * side)

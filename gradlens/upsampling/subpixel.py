@@ -66,7 +66,7 @@ def subpixel(
     """A convolution, then a pixel shuffle: `[N C *spatial]` to `[N C' *(scale spatial)]`.
 
     y[s i + p] = b_p + sum over k of W_p[k] x[i + k - (m - 1) // 2]: every phase p has filters and a bias of its own, and nothing
-    makes their sums equal, so both certificates fail.
+    makes their sums equal, so the forward certificate fails.
 
     Cost: m^D C multiplications an output.
 
@@ -105,8 +105,8 @@ def subpixel_icnr(
 ) -> nn.Sequential:
     """A sub-pixel convolution that starts as a nearest-neighbour resize: `[N C *spatial]` to `[N C' *(scale spatial)]`.
 
-    All phases start with one filter (`icnr_`) and one bias, 0. The certificate passes before the first step of training, forward
-    and backward, and fails afterwards: nothing keeps the phases together.
+    All phases start with one filter (`icnr_`) and one bias, 0. The forward certificate passes before the first
+    step of training and fails afterwards: nothing keeps the phases together.
 
     Cost, Args: as `subpixel`, and
         initialiser: fills the filter that the phases share in place.

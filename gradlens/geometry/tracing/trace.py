@@ -212,7 +212,7 @@ def _run(model: nn.Module, size: tuple[int, ...], data_dependent: str) -> Trace:
     return Trace(
         size,
         axes,
-        tracer.weighed(),
+        tracer.weighed(model),
         tuple(dict.fromkeys(flow.sources for flow in flows if flow.extended)),
         frozenset().union(*(flow.sources for flow in flows)),
         tuple(tracer.meetings),

@@ -35,7 +35,8 @@ class Step:
             hand on no lattice.
         margin: rows at the far end of its input that are padding already.
         grown: its map does not come from a map, but from a vector: there nothing is handed on of a lattice.
-        even: of fixed weights, whether those of every phase add up to the same; None for weights that are learned.
+        even: of fixed weights, and of kernels that a layer folds (it has a method `kernel()`), whether those of every phase
+            add up to the same; None for weights that are learned.
     """
 
     index: int
@@ -185,12 +186,25 @@ class Tracer(TorchFunctionMode):
         self.steps.append(Step(len(self.steps), layer, module, call, axes, flow.sources, also, margin, grown))
         return self.steps[-1]
 
-    def weighed(self) -> tuple[Step, ...]:
-        """The steps, with what their fixed weights say; to be asked after the run, where tensors have data."""
-        return tuple(
-            replace(step, even=self._is_even(self._fixed[step.index], step)) if step.index in self._fixed else step
-            for step in self.steps
-        )
+    def weighed(self, model: nn.Module) -> tuple[Step, ...]:
+        """The steps of `model`, with what their fixed weights say; to be asked after the run, where tensors have data."""
+        owners = {name: module for module, name in self.names.items()} | {OUTSIDE: model}
+        return tuple(replace(step, even=self._even(step, owners.get(step.module))) for step in self.steps)
+
+    def _even(self, step: Step, owner: nn.Module | None) -> bool | None:
+        if step.index in self._fixed:
+            return self._is_even(self._fixed[step.index], step)
+        folded = getattr(owner, "kernel", None)
+        if step.call.kind != "conv_transpose" or not callable(folded):
+            return None
+        kernel = folded()
+        if (
+            not isinstance(kernel, Tensor)
+            or kernel.device.type == "meta"
+            or tuple(kernel.shape[2:]) != step.call.kernel
+        ):
+            return None
+        return _even_sums(kernel.detach().double(), [int(s) for s in step.call.stride])
 
     def _is_even(self, weight: Tensor, step: Step) -> bool | None:
         """Whether fixed weights give every phase the same; None if their values are not to be had."""
@@ -319,13 +333,25 @@ def _axes_of(dims: Sequence[at.Dim], count: int) -> tuple[int | None, ...] | Non
 
 def _even_taps(taps: Tensor, stride: Sequence[int]) -> bool:
     """Whether the magnitudes of fixed taps add up to the same at every phase of the stride."""
-    sums = taps.abs()
-    for axis, step in enumerate(stride):
-        rows = -(-sums.shape[axis] // step) * step
-        wider = sums.new_zeros(*sums.shape[:axis], rows, *sums.shape[axis + 1 :])
-        wider.narrow(axis, 0, sums.shape[axis]).copy_(sums)
-        sums = wider.unflatten(axis, (-1, step)).sum(axis)
+    sums = _by_phase(taps.abs(), stride)
     return bool((sums.max() - sums.min()) <= 1e-3 * sums.max())  # float16 buffers have 1e-3
+
+
+def _even_sums(kernels: Tensor, stride: Sequence[int]) -> bool:
+    """Whether the taps of every phase of each of the kernels `[... *kernel]` add up to the same."""
+    sums = torch.stack([_by_phase(kernel, stride) for kernel in kernels.flatten(0, -len(stride) - 1)]).flatten(1)
+    away = (sums - sums.mean(1, keepdim=True)).abs().amax()
+    return bool(away <= 1e-3 * kernels.abs().max())  # a kernel folded in bfloat16 has a few thousandths
+
+
+def _by_phase(taps: Tensor, stride: Sequence[int]) -> Tensor:
+    """Sums of the taps `[*kernel]` of each phase: `[*stride]`."""
+    for axis, step in enumerate(stride):
+        rows = -(-taps.shape[axis] // step) * step
+        wider = taps.new_zeros(*taps.shape[:axis], rows, *taps.shape[axis + 1 :])
+        wider.narrow(axis, 0, taps.shape[axis]).copy_(taps)
+        taps = wider.unflatten(axis, (-1, step)).sum(axis)
+    return taps
 
 
 def _recurrent(func: Callable, args: Sequence[Any]) -> tuple[Tensor, ...] | None:
