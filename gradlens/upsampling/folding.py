@@ -7,15 +7,19 @@ V[m] = sum over k of W[k] h[m - (K - 1) + k] and P = K - 1 - p + o: along each a
 Source: ours; with nearest taps it is approach C of Sugawara, Shiota, Kiya 2018, H_0 inside the kernel.
 """
 
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gradlens.filters import whole
 
 Mode: TypeAlias = Literal["nearest", "linear"]
+
+TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def resize_taps(scale: int, mode: Mode = "nearest") -> Tensor:
@@ -83,10 +87,46 @@ def fold(
     """
     kernel = tuple(weight.shape[2:])
     length = len(resize_taps(scale, mode)) - 1
-    wide = torch.promote_types(weight.dtype, torch.float32)
     if matrix is None:
         matrix = fold_matrix(kernel, scale, mode).to(weight.device)
-    with torch.autocast(weight.device.type, enabled=False):
-        folded = weight.to(wide).flatten(2) @ matrix.to(wide)  # [C' C/g M]
-    by_group = folded.to(weight.dtype).unflatten(0, (groups, -1)).transpose(1, 2)  # [g C/g C'/g M]
+    by_group = in_float(weight, matrix).unflatten(0, (groups, -1)).transpose(1, 2)  # [g C/g C'/g M]
     return by_group.flatten(0, 1).unflatten(-1, [k + length for k in kernel])
+
+
+def in_float(weight: Tensor, matrix: Tensor) -> Tensor:
+    """Kernels times a fixed matrix, in float32 or float64 under autocast too: `[A B *kernel]` and `[K M]` to `[A B M]`."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    with torch.autocast(weight.device.type, enabled=False):
+        return (weight.to(wide).flatten(2) @ matrix.to(wide)).to(weight.dtype)
+
+
+def scatter(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: Sequence[int],
+    before: Sequence[int],
+    size: Sequence[int],
+    groups: int = 1,
+) -> Tensor:
+    """`size` pixels of a transposed convolution's whole map, from the pixel `before` on: `[N C' *size]`.
+
+    The whole map of an axis has (n - 1) stride + kernel pixels; up to stride - 1 further ones are the bias.
+
+    Args:
+        x: `[N C *spatial]`.
+        kernel: `[C C'/groups *kernel]`.
+        bias: `[C']`, or None.
+        stride, before, size: of each axis.
+        groups: of the convolution.
+    """
+    whole_map = [(n - 1) * s + m for n, s, m in zip(x.shape[2:], stride, kernel.shape[2:], strict=True)]
+    behind = [n - b - kept for n, b, kept in zip(whole_map, before, size, strict=True)]
+    padding = [max(min(b, e), 0) for b, e in zip(before, behind, strict=True)]
+    more = [max(-e, 0) for e in behind]
+    y = TRANSPOSE[x.ndim - 2](x, kernel, bias, stride, padding, more, groups)
+    for axis, (b, p, kept) in enumerate(zip(before, padding, size, strict=True), start=2):
+        if y.shape[axis] != kept:
+            y = y.narrow(axis, b - p, kept)
+    return y

@@ -21,13 +21,10 @@ from torch.nn import functional as F
 
 from gradlens.filters import CONVOLVE, axes, whole
 from gradlens.upsampling.deconv import TRANSPOSED
-from gradlens.upsampling.folding import Mode, fold, fold_matrix, resize_taps
+from gradlens.upsampling.folding import Mode, fold, fold_matrix, resize_taps, scatter
 
 Border: TypeAlias = Literal["zeros", "reflect", "replicate"]
 
-CONVOLVE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d,
-}  # fmt: skip
 FASTER_FUSED = 0.65  # of the multiplications of two steps; measured on a CPU (`analyses/speed.py`)
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -189,14 +186,10 @@ class ResizeConv(nn.Module):
         if self.mode == "linear" or self.padding != "zeros":
             more = [-(-max(crops) // self.scale) for crops in zip(left, right, strict=True)]
             x = F.pad(x, [side for q in reversed(more) for side in (q, q)], mode="replicate")
-            left, right = ([c + self.scale * q for c, q in zip(crops, more, strict=True)] for crops in (left, right))
-        both = [min(crops) for crops in zip(left, right, strict=True)]
-        convolve = CONVOLVE_TRANSPOSED[x.ndim - 2]
-        y = convolve(x, self.kernel(), self.bias, stride=self.scale, padding=both, groups=self.groups)
-        for axis, (before, kept, side) in enumerate(zip(left, both, sides, strict=True), start=2):
-            if y.shape[axis] != self.scale * side:
-                y = y.narrow(axis, before - kept, self.scale * side)
-        return y
+            left = [c + self.scale * q for c, q in zip(left, more, strict=True)]
+        size = [self.scale * side for side in sides]
+        stride = [self.scale] * len(sides)
+        return scatter(x, self.kernel(), self.bias, stride=stride, before=left, size=size, groups=self.groups)
 
     def _in_two_steps(self, x: Tensor) -> Tensor:
         """What it is by definition."""
