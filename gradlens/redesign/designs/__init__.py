@@ -1,0 +1,54 @@
+"""What can be put in a place that shrinks or enlarges, with as much of its weights as can be kept."""
+
+from collections.abc import Callable
+
+from gradlens.filters import Filter, hold, windowed_sinc
+from gradlens.redesign.designs import deconv, resize, shrinking, subpixel
+from gradlens.redesign.designs.design import CannotSwapError, Design, Kept, new_chain, old_chain
+from gradlens.redesign.designs.fresh import fresh
+from gradlens.redesign.sites import Kind, Site
+from gradlens.upsampling import UPSAMPLERS
+
+Builder = Callable[[Site], Design]
+
+DESIGNS: dict[Kind, dict[str, Builder]] = {
+    "deconv": {
+        "even": deconv.even, "resize": deconv.resize, "hold": deconv.hold, "hold_a": deconv.hold, "hold_c": deconv.hold,
+        "subpixel": deconv.subpixel, "zero_insertion": deconv.zero_insertion,
+    },
+    "subpixel": {
+        "even": subpixel.even, "resize": subpixel.resize, "hold": subpixel.hold, "hold_a": subpixel.hold,
+        "deconv": subpixel.deconv,
+    },
+    "resize": {"resize": resize.fused},
+    "strided": {
+        "hold": lambda site: shrinking.strided_filtered(site, lambda s: Filter(hold(s))),
+        "sinc": lambda site: shrinking.strided_filtered(site, lambda s: Filter(windowed_sinc(s))),
+        "blur": lambda site: shrinking.strided_after(site, shrinking.blurred),
+        "stride1": lambda site: shrinking.strided_after(site, shrinking.averaged),
+    },
+    "maxpool": {
+        "hold": lambda site: shrinking.maxpool_after(site, shrinking.held),
+        "blur": lambda site: shrinking.maxpool_after(site, shrinking.blurred),
+        "maxblur": lambda site: shrinking.maxpool_after(site, shrinking.blurred),
+        "stride1": lambda site: shrinking.maxpool_after(site, shrinking.averaged),
+    },
+}  # fmt: skip
+ENLARGING: tuple[Kind, ...] = ("deconv", "subpixel", "resize")
+
+
+def builder(kind: Kind, to: str) -> Builder | None:
+    """How to make `to` of a place of that kind; None where there is no way."""
+    if to in DESIGNS[kind]:
+        return DESIGNS[kind][to]
+    if kind in ENLARGING and to in UPSAMPLERS and to != kind:  # what it is already
+        return lambda site: fresh(site, UPSAMPLERS[to])
+    return None
+
+
+def targets() -> list[str]:
+    """Every name that `to` can be."""
+    return list(dict.fromkeys([*(name for made in DESIGNS.values() for name in made), *UPSAMPLERS]))
+
+
+__all__ = ["DESIGNS", "ENLARGING", "CannotSwapError", "Design", "Kept", "builder", "new_chain", "old_chain", "targets"]
