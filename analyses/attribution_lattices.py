@@ -22,7 +22,6 @@ from cyclopts import Parameter
 from torch import Tensor, nn
 
 from analyses.maxpool_gradients import networks as every_network
-from gradlens import models
 from gradlens.compare import interval, measure
 from gradlens.console import application, progress, say
 from gradlens.console import run as run_command

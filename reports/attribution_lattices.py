@@ -29,7 +29,7 @@ TITLE = "The lattice of attributions, and what takes it away"
 COMMAND = "python -m analyses.attribution_lattices"
 KINDS = ("signed", "envelope")
 FALLING = {"deletion": -1, "insertion": 1}  # which way is more faithful
-PAIRS = len(FALLING) * len(DEGRIDDED) * (len(REMEDIES) - 1)
+PAIRS = len(FALLING) * len(DEGRIDDED) * (len(REMEDIES) - 1)  # of a network
 
 
 def write_report(folder: Path) -> Path:
@@ -53,7 +53,7 @@ def _pages(results: Results) -> Drawn:
             alt="Contrast of each period for every method and network, signed on the left, envelope on the right",
             caption=[
                 f"Contrast by method, means over n = {_counts(t)} photographs with 95 % bootstrap intervals; filled where p is "
-                "at most 0.01 and the interval above 0. Occlusion (fewest photographs, 128 px alone) moves by 8 px: its map is "
+                "at most 0.01 and the interval above 0. Occlusion (fewest photographs) moves by 8 px: its map is "
                 f"constant in cells of 8 px, which no network wrote. Paths and samples of {FEW}. MobileNetV2 has no ReLU. "
                 f"Made by {command}."
             ],
@@ -64,7 +64,7 @@ def _pages(results: Results) -> Drawn:
             "figures/samples.svg",
             alt="Contrast of SmoothGrad by samples, and the share of its energy that is noise",
             caption=[
-                f"SmoothGrad of {_judged(t)}, n = {_any(t, 'samples').n} photographs, 95 % bootstrap intervals. Right: the "
+                f"SmoothGrad, n = {_any(t, 'samples').n} photographs, 95 % bootstrap intervals. Right: the "
                 "share of energy in which two halves of the samples disagree; dashed, a fixed map and independent noise, "
                 f"fixed by 2 samples. Made by {command}."
             ],
@@ -72,7 +72,7 @@ def _pages(results: Results) -> Drawn:
         heading("What de-grids, and what it costs"),
         paragraph(f"{remaining(t)} {costs(t)}"),
         paragraph(f"{_chosen(t)} {_knowledge(t)}", sticky=True),
-        _table(t),
+        *(_table(t, model) for model in _judged(t)),
     ]
     return blocks, drawn
 
@@ -94,8 +94,8 @@ def _contrast(t: pd.DataFrame, model: str, subject: str, layer: str, kind: str, 
     return found(t, model, subject, layer, "lattice_contrast", kind, period)
 
 
-def _degridded(t: pd.DataFrame, method: str, remedy: str, metric: str) -> Row:
-    return found(t, _judged(t), "degridded", f"{method}, {remedy}", metric)
+def _degridded(t: pd.DataFrame, model: str, method: str, remedy: str, metric: str) -> Row:
+    return found(t, model, "degridded", f"{method}, {remedy}", metric)
 
 
 def _any(t: pd.DataFrame, subject: str) -> Row:
@@ -103,8 +103,9 @@ def _any(t: pd.DataFrame, subject: str) -> Row:
     return as_row(t.loc[t["subject"] == subject].iloc[0].to_dict() | {"period": 0})
 
 
-def _judged(t: pd.DataFrame) -> str:
-    return str(t.loc[t["subject"] == "degridded", "model"].iloc[0])
+def _judged(t: pd.DataFrame) -> list[str]:
+    """The networks, in their order."""
+    return list(dict.fromkeys(t.loc[t["subject"] == "degridded", "model"]))
 
 
 def _attributed(t: pd.DataFrame) -> pd.DataFrame:
@@ -137,84 +138,104 @@ def carriers(t: pd.DataFrame) -> str:
 
 
 def averaging(t: pd.DataFrame) -> str:
-    """What more samples do to SmoothGrad's lattice."""
-    model, numbers = _judged(t), _numbers(t)
-    first, last = ([_contrast(t, model, "samples", str(n), kind) for kind in KINDS] for n in (numbers[0], numbers[-1]))
-    words = [f"{kind} {number(a.value)} to {number(b.value)} dB" for kind, a, b in zip(KINDS, first, last, strict=True)]
-    removed = not any(row.found for row in last)
+    """What more samples do to SmoothGrad's lattice, network by network."""
+    numbers = _numbers(t)
+    words, removed = [], 0
+    for model in _judged(t):
+        first, last = (
+            [_contrast(t, model, "samples", str(n), kind) for kind in KINDS] for n in (numbers[0], numbers[-1])
+        )
+        pairs = [
+            f"{kind} {number(a.value)} to {number(b.value)}" for kind, a, b in zip(KINDS, first, last, strict=True)
+        ]
+        removed += not any(row.found for row in last)
+        words.append(f"{model} {enumeration(pairs)}")
     return (
-        f"Averaging noise {'removes' if removed else 'does not remove'} it: from {numbers[0]} to {numbers[-1]} samples of "
-        f"SmoothGrad the contrast at 2 px goes from {enumeration(words)} ({model})."
+        f"Averaging noise removes it in {removed} of {len(words)} networks: from {numbers[0]} to {numbers[-1]} samples of "
+        f"SmoothGrad the contrast at 2 px goes, in dB, of {'; '.join(words)}."
     )
 
 
 def remedies(t: pd.DataFrame) -> str:
-    """Which remedies take both families away, and whether a map is more faithful for it."""
-    clean = [remedy for remedy in REMEDIES[1:] if not left(t, remedy)]
+    """In how many networks each remedy takes all of it away, and whether a map is more faithful for it."""
+    models = _judged(t)
+    cleared = {remedy: sum(not left(t, model, remedy) for model in models) for remedy in REMEDIES[1:]}
+    words = [f"{remedy} in {count}" for remedy, count in cleared.items()]
     better, worse = changed(t)
-    leaving = [remedy for remedy in REMEDIES[1:] if remedy not in clean]
-    first = (
-        f"{enumeration(clean or ['No remedy']).capitalize()} take{'s' if len(clean) < 2 else ''} all of it at 2 px away"
-    )
-    rest = f", {enumeration(leaving)} {'does' if len(leaving) == 1 else 'do'} not" if leaving else ""
+    pairs = PAIRS * len(models)
     return (
-        f"{first}{rest}. Paired differences in deletion and insertion whose interval is off 0, of {PAIRS}: {len(better)} more "
-        f"faithful, {len(worse)} less; chance alone gives about {number(0.05 * PAIRS)}."
+        f"Networks of {len(models)} in which a remedy leaves no lattice of 2 px: {enumeration(words)}. Paired differences in "
+        f"deletion and insertion whose interval is off 0, of {pairs}: {len(better)} more faithful, {len(worse)} less; chance "
+        f"alone gives about {number(0.05 * pairs)}."
     )
 
 
-def left(t: pd.DataFrame, remedy: str) -> list[str]:
+def left(t: pd.DataFrame, model: str, remedy: str) -> list[str]:
     """The lattices of 2 px that are found after a remedy, in words."""
     return [
         f"{kind} of {method} {number(row.value)} dB"
         for method in DEGRIDDED
         for kind in KINDS
-        for row in [_contrast(t, _judged(t), "degridded", f"{method}, {remedy}", kind)]
+        for row in [_contrast(t, model, "degridded", f"{method}, {remedy}", kind)]
         if row.found
     ]
 
 
 def remaining(t: pd.DataFrame) -> str:
-    """Which remedies leave a lattice of 2 px, and in which family."""
-    words = [f"{remedy} leaves {enumeration(left(t, remedy) or ['none'])}" for remedy in REMEDIES[1:]]
-    return f"At 2 px {'; '.join(words)}."
+    """How many lattices of 2 px each remedy leaves, over networks, maps and families, and the largest."""
+    words = []
+    for remedy in REMEDIES:
+        rows = [
+            (_contrast(t, model, "degridded", f"{method}, {remedy}", kind), f"{kind}, {method} of {model}")
+            for model in _judged(t)
+            for method in DEGRIDDED
+            for kind in KINDS
+        ]
+        kept = [(row.value, name) for row, name in rows if row.found]
+        most = f", at most {number(max(kept)[0])} dB ({max(kept)[1]})" if kept else ""
+        words.append(f"{remedy} {len(kept)} of {len(rows)}{most}")
+    return f"Lattices of 2 px that are left: {'; '.join(words)}."
 
 
 def changed(t: pd.DataFrame) -> tuple[list[str], list[str]]:
     """The paired differences whose interval is off 0, in words: more faithful, and less."""
     better, worse = [], []
-    for method in DEGRIDDED:
-        for remedy in REMEDIES[1:]:
-            for metric, sign in FALLING.items():
-                row = _degridded(t, method, remedy, f"{metric}_change")
-                if row.low > 0 or row.high < 0:
-                    words = f"{remedy} of {method} ({metric} {number(row.value, 3)})"
-                    (better if row.value * sign > 0 else worse).append(words)
+    for model in _judged(t):
+        for method in DEGRIDDED:
+            for remedy in REMEDIES[1:]:
+                for metric, sign in FALLING.items():
+                    row = _degridded(t, model, method, remedy, f"{metric}_change")
+                    if row.low > 0 or row.high < 0:
+                        words = f"{remedy} of {method}, {model} ({metric} {number(row.value, 3)})"
+                        (better if row.value * sign > 0 else worse).append(words)
     return better, worse
 
 
 def costs(t: pd.DataFrame) -> str:
     """Which remedies make a map more or less faithful, where the paired interval says so."""
     better, worse = changed(t)
+    pairs = PAIRS * len(_judged(t))
     said = [f"{word} faithful: {enumeration(words)}" for word, words in (("more", better), ("less", worse)) if words]
     if not said:
-        return f"Of {PAIRS} paired differences in deletion and insertion none has an interval off 0."
-    return f"Paired differences with an interval off 0, of {PAIRS}: {'; '.join(said)}."
+        return f"Of {pairs} paired differences in deletion and insertion none has an interval off 0."
+    return f"Paired differences with an interval off 0, of {pairs}: {'; '.join(said)}."
 
 
 def _agreement(t: pd.DataFrame) -> str:
     """How fast the noise of the map and of its lattice falls."""
-    model, numbers = _judged(t), _numbers(t)
-    low, high = 2, numbers[-1]
-    whole, lattice = (
-        [found(t, model, "samples", str(n), "noise_share", kind).value for n in (low, high)]
-        for kind in ("signal", "lattice")
-    )
-    steadier = ": the noise changes the map, and hardly the lattice" if lattice[0] < whole[0] / 2 else ""
+    low, high = 2, _numbers(t)[-1]
+    words = []
+    for model in _judged(t):
+        whole, lattice = (
+            [found(t, model, "samples", str(n), "noise_share", kind).value for n in (low, high)]
+            for kind in ("signal", "lattice")
+        )
+        words.append(
+            f"{model} {share(whole[1])} ({share(expected(whole[0], low, high))}; of its lattice {share(lattice[1])})"
+        )
     return (
-        f"Two halves of the samples disagree in {share(whole[0])} of the energy at {low} samples and in {share(whole[1])} at "
-        f"{high}; independent noise on a fixed map would leave {share(expected(whole[0], low, high))}. Of the part that "
-        f"repeats with 2 px they disagree in {share(lattice[0])} and {share(lattice[1])}{steadier}."
+        f"Share of the energy in which two halves of {high} samples disagree (what independent noise on a fixed map would "
+        f"leave, from that at {low} samples; the same of the part that repeats with 2 px): {', '.join(words)}."
     )
 
 
@@ -225,6 +246,8 @@ def expected(known: float, at: int, n: int) -> float:
         >>> expected(0.5, 2, 4) == 1 / 3
         True
     """
+    if known >= 1:  # noise alone, which more samples leave noise
+        return 1.0
     ratio = known / (1 - known) * at / n
     return ratio / (1 + ratio)
 
@@ -233,28 +256,22 @@ def _chosen(t: pd.DataFrame) -> str:
     own = t.loc[t["subject"] == "cutoff"]
     words = []
     for method in (*DEGRIDDED, CONTROL):
-        mine = own.loc[own["layer"].str.startswith(f"{method}, ")]
-        highest = ", the highest tried," if best(mine) == max(CUTOFFS) else ""
-        words.append(f"{number(best(mine), 2)} cycles per pixel{highest} for {method}")
+        of_method = own.loc[own["layer"].str.startswith(f"{method}, ")]
+        found = [best(of_method.loc[of_method["model"] == model]) for model in _judged(t)]
+        words.append(f"{', '.join(f'{cutoff:g}' for cutoff in found)} for {method}")
     return (
-        f"Notch and even phases take the network's own periods. The low-pass has, of {', '.join(f'{c:g}' for c in CUTOFFS)}, the "
-        f"cut-off with the highest insertion minus deletion on {_any(t, 'cutoff').n} other photographs: {enumeration(words)}. "
-        "Stem held: the true gradient of the stem's output, then its mean over a stride."
+        f"Notch and even phases take the network's own periods. The low-pass has, of {', '.join(f'{c:g}' for c in CUTOFFS)} "
+        f"cycles per pixel, the cut-off with the highest insertion minus deletion on {_any(t, 'cutoff').n} other photographs, "
+        f"in the order of the networks {enumeration(words)}. Stem held: the true gradient of the stem's output, then its mean "
+        "over a stride."
     )
 
 
 def _knowledge(t: pd.DataFrame) -> str:
-    """What a map of noise scores, beside the maps."""
-    words = [
-        f"{method} {number(_degridded(t, method, NONE, 'deletion').value, 3)} and "
-        f"{number(_degridded(t, method, NONE, 'insertion').value, 3)}"
-        for method in (*DEGRIDDED, CONTROL)
-    ]
-    smoothed = _degridded(t, CONTROL, CONTROLS[-1], "deletion_change")
-    return (
-        f"Deletion and insertion as they are: {enumeration(words)}; noise knows nothing of the network, and its low-pass alone "
-        f"changes deletion by {number(smoothed.value, 3)} ({span(smoothed, 3)})."
-    )
+    """What smoothing a map of noise, which knows nothing of the network, gains."""
+    smoothed = [_degridded(t, model, CONTROL, CONTROLS[-1], "deletion_change") for model in _judged(t)]
+    words = [f"{number(row.value, 3)} ({span(row, 3)})" for row in smoothed]
+    return f"Noise knows nothing of the network: its low-pass alone changes deletion by {enumeration(words)}."
 
 
 @figures.styled
@@ -284,17 +301,21 @@ def _methods(t: pd.DataFrame) -> bytes:
 
 @figures.styled
 def _samples(t: pd.DataFrame) -> bytes:
-    model, numbers = _judged(t), _numbers(t)
-    figure, axes = figures.new_figure(6.7, 2.1, 1, 3)
-    for ax, kind in zip(axes[0], KINDS, strict=False):
-        rows = {p: [_contrast(t, model, "samples", str(n), kind, p) for n in numbers] for p in PERIODS}
-        lines = {
-            p: [(place, r.value, r.low, r.high, r.found) for place, r in enumerate(own)] for p, own in rows.items()
-        }
-        figures.draw_stages(ax, [str(n) for n in numbers], lines, kind)
+    models, numbers = _judged(t), _numbers(t)
+    figure, axes = figures.new_figure(6.7, 1.5 * len(models) + 0.4, len(models), 3)
+    for line, model in zip(axes, models, strict=True):
+        for ax, kind in zip(line, KINDS, strict=False):
+            rows = {p: [_contrast(t, model, "samples", str(n), kind, p) for n in numbers] for p in PERIODS}
+            lines = {
+                p: [(place, r.value, r.low, r.high, r.found) for place, r in enumerate(own)] for p, own in rows.items()
+            }
+            figures.draw_stages(ax, [str(n) for n in numbers], lines, f"{model}, {kind}")
+            ax.set_xlabel("")
+        _draw_shares(line[2], t, model, numbers[1:])
+    for ax in axes[-1]:
         ax.set_xlabel("samples")
     axes[0, 0].legend(loc="best", handlelength=1)
-    _draw_shares(axes[0, 2], t, model, numbers[1:])
+    axes[0, 2].legend(loc="best", handlelength=1)
     return figures.svg(figure)
 
 
@@ -312,22 +333,24 @@ def _draw_shares(ax: figures.Axes, t: pd.DataFrame, model: str, numbers: Sequenc
     ax.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
     ax.set_xticks(numbers, [str(n) for n in numbers])
     ax.minorticks_off()
-    ax.set_xlabel("samples")
-    ax.set_ylabel("noise, share of energy")
+    ax.set_ylabel("share of energy")
     ax.set_title("disagreement")
-    ax.legend(loc="best", handlelength=1)
     return ax
 
 
-def _table(t: pd.DataFrame) -> Block:
+def _table(t: pd.DataFrame, model: str) -> Block:
     rows = []
     for method in (*DEGRIDDED, CONTROL):
         for remedy in CONTROLS if method == CONTROL else REMEDIES:
-            left = [_contrast(t, _judged(t), "degridded", f"{method}, {remedy}", kind) for kind in KINDS]
+            left = [_contrast(t, model, "degridded", f"{method}, {remedy}", kind) for kind in KINDS]
             scores = [
-                _degridded(t, method, remedy, f"{metric}{change}") for metric in FALLING for change in ("", "_change")
+                _degridded(t, model, method, remedy, f"{metric}{change}")
+                for metric in FALLING
+                for change in ("", "_change")
             ]
-            cells = [f"{number(r.value, 3)} ({span(r, 3).replace(' ', NBSP)})" for r in scores]
+            cells = [
+                number(r.value, 3) if at % 2 == 0 else span(r, 3).replace(" ", NBSP) for at, r in enumerate(scores)
+            ]
             if remedy == NONE:
                 cells[1] = cells[3] = "–"
             rows.append([method, remedy, *(f"{number(r.value)}{' *' * r.found}" for r in left), *cells])
@@ -336,9 +359,9 @@ def _table(t: pd.DataFrame) -> Block:
         {"map": "left", "de-gridded by": "left"} | dict.fromkeys(columns, "right"),
         rows,
         caption=[
-            f"{_judged(t)}, n = {_any(t, 'degridded').n} photographs, the class that wins on each. Contrast in dB at 2 px; * p "
+            f"{model}, n = {_any(t, 'degridded').n} photographs, the class that wins on each. Contrast in dB at 2 px; * p "
             "at most 0.01 and the interval above 0. Deletion (lower is more faithful) and insertion (higher is): areas under the "
-            "probability, 95 % bootstrap intervals; change: paired difference to the same map as it is."
+            "probability; change: 95 % bootstrap interval of the paired difference to the same map as it is."
         ],
     )
 

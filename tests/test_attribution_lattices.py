@@ -11,7 +11,6 @@ from pypdf import PdfReader
 
 from analyses.attribution_lattices import (
     DEGRIDDED,
-    JUDGED,
     NETWORKS,
     NONE,
     REMEDIES,
@@ -33,15 +32,14 @@ from gradlens.report.run import number
 from gradlens.results import Results
 from reports.attribution_lattices import averaging, carriers, costs, expected, found, remaining, remedies, write_report
 
+BUNDLED = NETWORKS[0]
 LANDED = Path(__file__).parent.parent / "reports" / "attribution_lattices.csv"
 
 
 @pytest.fixture(scope="module")
 def landed() -> Results:
     table = pd.read_csv(LANDED).astype({"image": object}).fillna({"image": "", "layer": ""})
-    return Results(
-        table, {}, {"command": command(Config(Path("ASSETS"), count=8, judged=16, others=8)), "versions": {}}
-    )
+    return Results(table, {}, {"command": command(Config(Path("ASSETS"))), "versions": {}})
 
 
 def test_noise_falls_as_one_by_n_and_a_fixed_map_has_none() -> None:
@@ -55,9 +53,13 @@ def test_noise_falls_as_one_by_n_and_a_fixed_map_has_none() -> None:
         assert share == pytest.approx(expected(0.5, 1, n), rel=0.03)
 
 
+def test_noise_alone_stays_noise() -> None:
+    assert expected(2.5, 2, 50) == 1
+
+
 def test_one_sample_more_changes_what_disagrees_and_not_its_mean() -> None:
-    model = models.classifier(JUDGED)
-    table = by_samples(model, torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)), (1, 2))
+    model = models.classifier(BUNDLED)
+    table = by_samples(model, torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)), (1, 2), name="it")
     shares = table.loc[table["metric"] == "noise_share"]
     assert list(shares["layer"]) == ["2", "2"] and shares["value"].between(0, 1).all()
     assert set(table.loc[table["metric"] == "lattice_contrast", "layer"]) == {"1", "2"}
@@ -74,8 +76,8 @@ def test_the_best_cutoff_is_that_of_the_highest_row() -> None:
 
 
 def test_a_network_without_relu_is_not_guided() -> None:
-    assert methods(models.classifier(JUDGED), 128) == list(METHODS)
-    assert methods(torch.nn.Sequential(torch.nn.ReLU6()), 224) == list(METHODS[:4])
+    assert methods(models.classifier(BUNDLED)) == list(METHODS)
+    assert methods(torch.nn.Sequential(torch.nn.ReLU6())) == [m for m in METHODS if m != "guided-backprop"]
 
 
 def test_the_command_names_what_was_given() -> None:
@@ -85,7 +87,7 @@ def test_the_command_names_what_was_given() -> None:
 
 
 def test_holding_the_stem_evens_the_map_and_leaves_the_model() -> None:
-    model = models.classifier(JUDGED)
+    model = models.classifier(BUNDLED)
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     before, evened = mapped(model, images, "saliency"), held(model, images, "saliency")
     assert not torch.equal(before, evened)
@@ -95,24 +97,25 @@ def test_holding_the_stem_evens_the_map_and_leaves_the_model() -> None:
 def test_the_page_says_what_the_table_holds(landed: Results, tmp_path: Path) -> None:
     landed.write(tmp_path)
     text = " ".join(" ".join(page.extract_text() for page in PdfReader(write_report(tmp_path)).pages).split())
-    for method in DEGRIDDED:
-        for remedy in REMEDIES:
-            row = found(landed.table, JUDGED, "degridded", f"{method}, {remedy}", "insertion")
-            assert number(row.value, 3) in text
-    assert "does not remove" in averaging(landed.table)
+    for network in NETWORKS:
+        for method in DEGRIDDED:
+            for remedy in REMEDIES:
+                row = found(landed.table, network, "degridded", f"{method}, {remedy}", "insertion")
+                assert number(row.value, 3) in text
+    assert "removes it in 0 of 4 networks" in averaging(landed.table)
 
 
 def test_the_verdict_follows_the_rows(landed: Results) -> None:
     t = landed.table.copy()
     t.loc[t["metric"] == "lattice_contrast", ["value", "low", "high", "p"]] = (-1.0, -2.0, 0.0, 0.9)
     t.loc[t["metric"].str.endswith("_change"), ["value", "low", "high"]] = (0.0, -1.0, 1.0)
-    assert "saliency in 0 of 4" in carriers(t) and "removes it" in averaging(t)
-    assert remaining(t).count("leaves none") == len(REMEDIES) - 1
-    assert "Notch, low-pass, even phases and stem held take all" in remedies(t)
+    assert "saliency in 0 of 4" in carriers(t) and "removes it in 4 of 4" in averaging(t)
+    assert remaining(t).count(" 0 of 16") == len(REMEDIES)
+    assert "notch in 4, low-pass in 4, even phases in 4 and stem held in 4" in remedies(t)
     assert "none has an interval off 0" in costs(t)
-    held = (t["layer"] == "saliency, stem held") & (t["metric"] == "deletion_change")
+    held = (t["model"] == BUNDLED) & (t["layer"] == "saliency, stem held") & (t["metric"] == "deletion_change")
     t.loc[held, ["value", "low", "high"]] = (-0.2, -0.3, -0.1)
-    assert costs(t).endswith("more faithful: stem held of saliency (deletion \u22120.200).")
+    assert costs(t).endswith("more faithful: stem held of saliency, resnet18_half (deletion \u22120.200).")
 
 
 def test_what_landed_is_small_and_whole(landed: Results) -> None:
@@ -120,7 +123,7 @@ def test_what_landed_is_small_and_whole(landed: Results) -> None:
     assert LANDED.stat().st_size < 200_000
     assert set(t["model"]) == set(NETWORKS)
     judged = t.loc[(t["subject"] == "degridded") & t["metric"].isin(("deletion", "insertion"))]
-    assert (judged["n"] == 16).all() and judged["value"].between(0, 1).all()
+    assert (judged["n"] == 24).all() and judged["value"].between(0, 1).all()
     plain = t.loc[t["layer"].str.endswith(f", {NONE}") & t["metric"].str.endswith("_change"), "value"]
     np.testing.assert_array_equal(plain, 0)
 
