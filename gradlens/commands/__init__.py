@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from cyclopts import App
 
-from gradlens.commands import analyze, dream, lint, ls, measure, predict, report
+from gradlens.commands import analyze, dream, lint, ls, measure, predict, redesign, report
 from gradlens.console import application, run
 
 COMMANDS: dict[str, Callable[[], App]] = {
@@ -14,6 +14,7 @@ COMMANDS: dict[str, Callable[[], App]] = {
     "ls": ls.build_app,
     "measure": measure.build_app,
     "predict": predict.build_app,
+    "redesign": redesign.build_app,
     "report": report.build_app,
 }
 

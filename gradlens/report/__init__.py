@@ -16,6 +16,7 @@ from gradlens.report import (
     method,
     phases,
     prediction,
+    redesign,
     sets_answer,
     sets_compared,
     sets_images,
@@ -35,6 +36,7 @@ from gradlens.results import Results, put_beside, write_whole
 SETS_TITLE = "How much of these images is checkerboard?"
 PREDICTED_TITLE = "What will be checkerboard?"
 DREAMT_TITLE = "What jitter does to a dream"
+REDESIGNED_TITLE = "What could stand there instead?"
 
 Drawn = tuple[list[Block], dict[str, bytes]]
 Section = Callable[[Run], Drawn]
@@ -71,7 +73,7 @@ def write_report(folder: Path) -> Path:
     """Draw the figures and the PDF of the run in `folder` from its saved results alone; the path of the PDF.
 
     Raises:
-        ValueError: `folder` holds no run of `analyze`, `dream`, `measure` or `predict`.
+        ValueError: `folder` holds no run of `analyze`, `dream`, `measure`, `predict` or `redesign`.
     """
     results = Results.read(folder)
     if "models" in results.manifest:
@@ -89,8 +91,11 @@ def write_report(folder: Path) -> Path:
     elif "dreamt" in results.manifest:
         parts = {"dreams": dreams.alone(results)}
         title, of, listed = DREAMT_TITLE, [results.manifest["dreamt"]["name"]], False
+    elif "redesigned" in results.manifest:
+        parts = {"redesign": redesign.alone(results)}
+        title, of, listed = REDESIGNED_TITLE, [results.manifest["redesigned"]["name"]], False
     else:
-        raise ValueError(f"{str(folder)!r} holds no run of analyze, dream, measure or predict")
+        raise ValueError(f"{str(folder)!r} holds no run of analyze, dream, measure, predict or redesign")
     return _write(folder, title, kicker(results.manifest, of), parts, listed=listed)
 
 

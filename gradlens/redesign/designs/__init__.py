@@ -1,6 +1,6 @@
 """What can be put in a place that shrinks or enlarges, with as much of its weights as can be kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gradlens.filters import Filter, hold, windowed_sinc
 from gradlens.redesign.designs import deconv, resize, shrinking, subpixel
@@ -35,6 +35,7 @@ DESIGNS: dict[Kind, dict[str, Builder]] = {
     },
 }  # fmt: skip
 ENLARGING: tuple[Kind, ...] = ("deconv", "subpixel", "resize")
+ALIASES = ("hold_a", "hold_b", "hold_c", "maxblur")  # of trained weights what "hold" is; of a max-pool "blur"
 
 
 def builder(kind: Kind, to: str) -> Builder | None:
@@ -46,9 +47,29 @@ def builder(kind: Kind, to: str) -> Builder | None:
     return None
 
 
+def designs_for(sites: Sequence[Site]) -> list[str]:
+    """The designs that there are for the places that enlarge or, if there are none, for those that shrink; each once."""
+    kinds = {site.kind for site in sites}
+    there: list[Kind] = [kind for kind in DESIGNS if kind in kinds]
+    meant: list[Kind] = [kind for kind in there if kind in ENLARGING] or there
+    names = [name for name in targets() if any(builder(kind, name) for kind in meant)]
+    return [name for name in names if name not in ALIASES]
+
+
 def targets() -> list[str]:
     """Every name that `to` can be."""
     return list(dict.fromkeys([*(name for made in DESIGNS.values() for name in made), *UPSAMPLERS]))
 
 
-__all__ = ["DESIGNS", "ENLARGING", "CannotSwapError", "Design", "Kept", "builder", "new_chain", "old_chain", "targets"]
+__all__ = [
+    "DESIGNS",
+    "ENLARGING",
+    "CannotSwapError",
+    "Design",
+    "Kept",
+    "builder",
+    "designs_for",
+    "new_chain",
+    "old_chain",
+    "targets",
+]
