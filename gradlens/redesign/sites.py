@@ -28,6 +28,7 @@ PADS = (
     nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d,
     nn.ReplicationPad3d, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d,
 )  # fmt: skip
+MAIN = ("conv", "max_pool", "shuffle", "interpolate", "pad")  # in the names of the functions that these end in
 LEAVES = (*CONVOLUTIONS, *TRANSPOSED, *MAX_POOLS, *PADS, nn.PixelShuffle, nn.Upsample)
 
 
@@ -71,7 +72,10 @@ class Watch(TorchFunctionMode):
     def __init__(self, names: Mapping[nn.Module, str]) -> None:
         super().__init__()
         self.names = names
+        self.modules = {name: module for module, name in names.items()}
         self.seen: list[Seen] = []
+        self.by_hand: dict[int, tuple[str, Tensor]] = {}  # of a tensor, the function that made it outside of all layers
+        self._padded: dict[int, Tensor] = {}
         self._readers: Counter[int] = Counter()
         self._kept: list[Tensor] = []  # a tensor that is kept keeps its id
 
@@ -79,18 +83,24 @@ class Watch(TorchFunctionMode):
         self, func: Callable, types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") == "__get__":
+        called = getattr(func, "__name__", "")
+        if called == "__get__":
             return result  # a shape that is asked for reads nothing
-        self._readers.update({id(x) for x in _tensors((args, kwargs or {}))})
+        given = (args, kwargs or {})
+        self._readers.update({id(x) for x in _tensors(given)})
         name = at_work(self.names)
-        if isinstance(result, Tensor) and name:
-            x = next(_tensors((args, kwargs or {})), None)
-            if x is not None:
-                self._kept += [x, result]
-                if self.seen and self.seen[-1].name == name and self.seen[-1].y is x:
-                    self.seen[-1] = replace(self.seen[-1], y=result)  # one module, several functions
-                else:
-                    self.seen.append(Seen(name, x, result))
+        if not isinstance(result, Tensor) or not any(main in called for main in MAIN):
+            return result
+        if not name:
+            self.by_hand[id(result)] = called, next(_tensors(given))
+            self._kept.append(result)
+            return result
+        x = next(_tensors(given))
+        self._kept += [x, result]
+        if called == "pad" and isinstance(self.modules[name], CONVOLUTIONS):  # its own, by `padding_mode`
+            self._padded[id(result)] = x
+        else:
+            self.seen.append(Seen(name, self._padded.get(id(x), x), result))
         return result
 
     def alone(self, call: Seen) -> bool:
@@ -158,9 +168,15 @@ def _running(watch: Watch, modules: Mapping[str, nn.Module]) -> Iterable[Site]:
         ahead = given.get(id(call.x))
         return ahead if ahead is not None and watch.alone(ahead) else None
 
+    shuffled = {id(x): called for called, x in watch.by_hand.values() if "shuffle" in called}
     for call in watch.seen:
         module = modules[call.name]
-        if isinstance(module, nn.PixelShuffle):
+        called, _ = watch.by_hand.get(id(call.x), ("", None))
+        if isinstance(module, CONVOLUTIONS) and ("interpolate" in called or id(call.y) in shuffled):
+            kind, what = ("resize", called) if called else ("subpixel", shuffled[id(call.y)])
+            refusal = f"{what} is called by hand in the forward pass; put a layer there (nn.Upsample, nn.PixelShuffle)"
+            found[call.name] = Site(call.name, kind, {call.name: module}, refusal, call.x)
+        elif isinstance(module, nn.PixelShuffle):
             ahead = before(call)
             if ahead is not None and isinstance(modules[ahead.name], CONVOLUTIONS):
                 pair = {ahead.name: modules[ahead.name], call.name: module}

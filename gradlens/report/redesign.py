@@ -148,7 +148,7 @@ def alone(results: Results) -> tuple[list[Block], dict[str, bytes]]:
                 "figures/pictures.svg",
                 alt="Pictures of the network as it is and after each design that keeps weights",
                 caption=[
-                    "The same inputs through the network as it is and after each design that fits or filters its weights, without "
+                    "The same inputs through the network as it is and after each design that fits or filters weights, without "
                     f"training; the pixels are the network's own. Made by {r.command}."
                 ],
             ),
