@@ -10,8 +10,10 @@ from torch import nn
 
 from gradlens.upsampling.deconv import tailed, transposed
 from gradlens.upsampling.folding import fold
+from gradlens.upsampling.hold import HeldInside, held_after, hold_a, hold_b
 from gradlens.upsampling.icnr import icnr_, icnr_transposed_
 from gradlens.upsampling.resize import ResizeConv, bilinear
+from gradlens.upsampling.sinc import SincResize, sinc_interpolated
 from gradlens.upsampling.subpixel import shuffle, subpixel, subpixel_icnr
 
 UPSAMPLERS: dict[str, Callable[..., nn.Module]] = {
@@ -21,16 +23,26 @@ UPSAMPLERS: dict[str, Callable[..., nn.Module]] = {
     "subpixel_icnr": subpixel_icnr,
     "resize": ResizeConv,
     "resize_bilinear": bilinear,
+    "hold_a": hold_a,
+    "hold_b": hold_b,
+    "hold_c": HeldInside,
+    "sinc": sinc_interpolated,
 }
 
 __all__ = [
     "UPSAMPLERS",
+    "HeldInside",
     "ResizeConv",
+    "SincResize",
     "bilinear",
     "fold",
+    "held_after",
+    "hold_a",
+    "hold_b",
     "icnr_",
     "icnr_transposed_",
     "shuffle",
+    "sinc_interpolated",
     "subpixel",
     "subpixel_icnr",
     "tailed",

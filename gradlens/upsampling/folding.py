@@ -123,8 +123,9 @@ def scatter(
     """
     whole_map = [(n - 1) * s + m for n, s, m in zip(x.shape[2:], stride, kernel.shape[2:], strict=True)]
     behind = [n - b - kept for n, b, kept in zip(whole_map, before, size, strict=True)]
-    padding = [max(min(b, e), 0) for b, e in zip(before, behind, strict=True)]
-    more = [max(-e, 0) for e in behind]
+    at_once = [0 <= b - e < s for b, e, s in zip(before, behind, stride, strict=True)]  # needs no view of a larger map
+    padding = [b if once else max(min(b, e), 0) for once, b, e in zip(at_once, before, behind, strict=True)]
+    more = [b - e if once else max(-e, 0) for once, b, e in zip(at_once, before, behind, strict=True)]
     y = TRANSPOSE[x.ndim - 2](x, kernel, bias, stride, padding, more, groups)
     for axis, (b, p, kept) in enumerate(zip(before, padding, size, strict=True), start=2):
         if y.shape[axis] != kept:
