@@ -20,6 +20,7 @@ from gradlens.redesign.kernels import Moments, alike, evened, held_fit, output_e
 from gradlens.upsampling import fold, shuffle
 from gradlens.upsampling.held import HeldTransposed
 
+FLOAT32 = 1e-5  # the same in float32
 EXACT = 1e-12  # sums of a few hundred float64 products of order 1
 SOLVED = 1e-8  # normal equations in float64, whose condition is below 1e6
 DECONV: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -425,3 +426,200 @@ def test_alike_subpixel_phases_are_evened_transposed_ones(d: int, scale: int) ->
     w = torch.randn(3 * scale**d, 2, *[3] * d, dtype=torch.float64)
     expected = evened(rewrites.from_subpixel(w, scale), [scale] * d).kernel
     torch.testing.assert_close(rewrites.from_subpixel(alike(w, scale), scale), expected, rtol=0, atol=EXACT)
+
+
+# Rewrites
+
+
+def shuffled(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """A pixel shuffle with a stride for each axis, pixel by pixel."""
+    phases = x.unflatten(1, (-1, *stride))
+    out = x.new_zeros(len(x), phases.shape[1], *(n * s for n, s in zip(x.shape[2:], stride, strict=True)))
+    for phase in places(stride):
+        out[(..., *(slice(p, None, s) for p, s in zip(phase, stride, strict=True)))] = phases[
+            (slice(None), slice(None), *phase)
+        ]
+    return out
+
+
+def padded(x: Tensor, around: Any) -> Tensor:
+    return F.pad(x, [side for pair in reversed(around) for side in pair])
+
+
+def cropped(x: Tensor, crop: Any, bias: Tensor | None) -> Tensor:
+    for axis, (before, behind) in enumerate(crop, start=2):
+        assert before >= 0
+        x = x.narrow(axis, before, x.shape[axis] - before - max(behind, 0))
+    more = padded(torch.zeros_like(x), [(0, max(-behind, 0)) for _, behind in crop])
+    if bias is not None:
+        more += bias.view(-1, *[1] * (x.ndim - 2))
+    more[(..., *(slice(0, n) for n in x.shape[2:]))] = x
+    return more
+
+
+GEOMETRY = [  # kernel, stride, padding, output padding
+    ((3,), (2,), (0,), (0,)),
+    ((7,), (3,), (5,), (2,)),
+    ((5, 5), (2, 2), (2, 2), (1, 1)),  # DCGAN
+    ((4, 4), (2, 2), (1, 1), (0, 0)),
+    ((4, 3), (2, 3), (3, 0), (1, 2)),  # as much padding as the kernel reaches; output padding past it
+    ((1, 2), (2, 4), (0, 0), (0, 3)),  # holes
+    ((5, 4), (3, 1), (4, 1), (2, 0)),
+    ((3, 4, 2), (2, 2, 3), (1, 2, 0), (0, 1, 2)),
+]
+GEOMETRIES = pytest.mark.parametrize(("kernel", "stride", "padding", "more"), GEOMETRY, ids=str)
+BIASED = pytest.mark.parametrize("biased", [False, True])
+GROUPED = pytest.mark.parametrize("groups", [1, 2])
+
+
+def layer_and_input(kernel: tuple[int, ...], groups: int, biased: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    bias = torch.randn(2 * groups, dtype=torch.float64) if biased else None
+    return drawn(kernel), bias, torch.randn(2, 4, *(6, 5, 4)[: len(kernel)], dtype=torch.float64)
+
+
+@BIASED
+@GROUPED
+@GEOMETRIES
+def test_the_subpixel_form_is_the_transposed_convolution(
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    more: tuple[int, ...],
+    groups: int,
+    biased: bool,
+) -> None:
+    d = len(kernel)
+    v, bias, x = layer_and_input(kernel, groups, biased)
+    expected = DECONV[d](x, v, bias, stride, padding, more, groups)
+    form = rewrites.subpixel_form(v, bias, stride=stride, padding=padding, output_padding=more, groups=groups)
+    assert all(0 <= side < s for pair, s in zip(form.crop, stride, strict=True) for side in pair)
+    y = shuffled(CONV[d](padded(x, form.around), form.weight, form.bias, groups=groups), stride)
+    torch.testing.assert_close(cropped(y, form.crop, None), expected, rtol=0, atol=EXACT)
+    single = shuffled(
+        CONV[d](padded(x.float(), form.around), form.weight.float(), biased_float(form.bias), groups=groups), stride
+    )
+    torch.testing.assert_close(cropped(single, form.crop, None), expected.float(), rtol=0, atol=FLOAT32)
+
+
+def biased_float(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float()
+
+
+@BIASED
+@GROUPED
+@GEOMETRIES
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_the_zero_insertion_is_the_transposed_convolution(
+    kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], more: tuple[int, ...],
+    groups: int, biased: bool, dilation: int,
+) -> None:  # fmt: skip
+    d = len(kernel)
+    v, bias, x = layer_and_input(kernel, groups, biased)
+    expected = DECONV[d](x, v, bias, stride, padding, more, groups, dilation)
+    form = rewrites.zero_insertion(
+        v, bias, stride=stride, padding=padding, output_padding=more, dilation=dilation, groups=groups
+    )
+    apart = x.new_zeros(2, 4, *((n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)))
+    apart[(..., *(slice(None, None, s) for s in stride))] = x
+    y = CONV[d](padded(apart, form.around), form.weight, form.bias, groups=groups, dilation=dilation)
+    torch.testing.assert_close(y, expected, rtol=0, atol=EXACT)
+    assert torch.equal(rewrites.as_transposed(form.weight, groups=groups), v)
+
+
+@BIASED
+@GROUPED
+@GEOMETRIES
+def test_there_and_back_is_the_same_layer(
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    more: tuple[int, ...],
+    groups: int,
+    biased: bool,
+) -> None:
+    d = len(kernel)
+    v, bias, x = layer_and_input(kernel, groups, biased)
+    expected = DECONV[d](x, v, bias, stride, padding, more, groups)
+    there = rewrites.subpixel_form(v, bias, stride=stride, padding=padding, output_padding=more, groups=groups)
+    back = rewrites.transposed_form(there.weight, there.bias, stride=stride, around=there.around, groups=groups)
+    crop = [(a + b, c + e) for (a, c), (b, e) in zip(back.crop, there.crop, strict=True)]
+    y = DECONV[d](x, back.weight, back.bias, stride, groups=groups)
+    torch.testing.assert_close(cropped(y, crop, back.bias), expected, rtol=0, atol=EXACT)
+    assert torch.equal(back.weight[(..., *(slice(0, m) for m in kernel))], v)
+
+
+@GROUPED
+@pytest.mark.parametrize("around", [((1, 1), (1, 1)), ((0, 2), (1, 0)), ((2, 2), (3, 1)), ((-1, 0), (0, 0))])
+def test_a_shuffled_convolution_is_a_transposed_one(around: Any, groups: int) -> None:
+    stride = (2, 3)
+    w, x = torch.randn(12 * groups, 2, 3, 2, dtype=torch.float64), torch.randn(2, 2 * groups, 6, 5, dtype=torch.float64)
+    bias = torch.randn(2 * groups, dtype=torch.float64)
+    wide = bias.repeat_interleave(6)
+    expected = shuffled(F.conv2d(padded(x, around), w, wide, groups=groups), stride)
+    form = rewrites.transposed_form(w, wide, stride=stride, around=around, groups=groups)
+    assert form.bias is not None and torch.equal(form.bias, bias)
+    y = F.conv_transpose2d(x, form.weight, form.bias, stride, groups=groups)
+    if min(side for pair in form.crop for side in pair) >= 0:
+        torch.testing.assert_close(cropped(y, form.crop, form.bias), expected, rtol=0, atol=EXACT)
+    else:  # more zeros than the taps reach: biases in front
+        wider = y.new_zeros(*expected.shape) + form.bias.view(-1, 1, 1)
+        (top, bottom), (left, right) = form.crop
+        inner = y[..., max(top, 0) : y.shape[-2] - max(bottom, 0), max(left, 0) : y.shape[-1] - max(right, 0)]
+        at = (
+            ...,
+            slice(max(-top, 0), max(-top, 0) + inner.shape[-2]),
+            slice(max(-left, 0), max(-left, 0) + inner.shape[-1]),
+        )
+        wider[at] = inner
+        torch.testing.assert_close(wider, expected, rtol=0, atol=EXACT)
+
+
+def test_phases_with_biases_of_their_own_are_no_transposed_convolution() -> None:
+    w = torch.randn(8, 2, 3, 3)
+    with pytest.raises(ValueError, match=r"bias: .*1 of 2 differ.*eq\. 9"):
+        rewrites.transposed_form(w, torch.tensor([1.0, 1, 1, 1, 2, 2, 2, 3]), stride=2, around=((1, 1), (1, 1)))
+
+
+def test_dcgan_layers_are_plain_subpixel_layers() -> None:
+    form = rewrites.subpixel_form(drawn((5, 5)), stride=2, padding=2, output_padding=1)
+    assert (form.around, form.crop) == (((1, 1), (1, 1)), ((0, 0), (0, 0)))
+    assert form.weight.shape == (8, 4, 3, 3)
+
+
+@GROUPED
+@EVERY
+def test_layouts_are_exchanged_and_a_convolution_of_stride_one_is_a_transposed_one(
+    kernel: tuple[int, ...], stride: tuple[int, ...], groups: int
+) -> None:
+    d = len(kernel)
+    v, x = drawn(kernel), torch.randn(1, 4, *[8] * d, dtype=torch.float64)
+    w = rewrites.as_convolution(v, groups=groups)
+    assert w.shape == (2 * groups, 4 // groups, *kernel)
+    y = CONV[d](x, w, padding=[m - 1 for m in kernel], groups=groups)
+    torch.testing.assert_close(y, DECONV[d](x, v, groups=groups), rtol=0, atol=EXACT)
+    assert torch.equal(rewrites.as_transposed(w, groups=groups), v)
+
+
+# Variance
+
+
+@GROUPED
+@EVERY
+def test_the_output_variance_is_that_of_the_taps_that_each_pixel_reads(
+    kernel: tuple[int, ...], stride: tuple[int, ...], groups: int
+) -> None:
+    d, v = len(kernel), drawn(kernel)
+    ones = torch.ones(1, 4, *[9] * d, dtype=v.dtype)
+    energy = DECONV[d](ones, v.square(), stride=stride, groups=groups)  # the squares of independent numbers add up
+    inside = energy[(..., *(slice(4 * s, 6 * s) for s in stride))]  # whole phases, beyond the reach of the border
+    assert moments_of.output_variance(v, stride, groups=groups) == pytest.approx(inside.mean().item(), rel=EXACT)
+    w = rewrites.as_convolution(v, groups=groups)
+    energy = CONV[d](ones, w.square(), groups=groups).mean().item()
+    assert moments_of.output_variance(w, stride, groups=groups, transposed=False) == pytest.approx(energy, rel=EXACT)
+
+
+def test_a_matched_gain_gives_fresh_weights_the_old_variance() -> None:
+    old, new = drawn((5, 5)), 7 * drawn((4, 4))
+    gain = moments_of.matched_gain(moments_of.output_variance(new, 2), moments_of.output_variance(old, 2))
+    assert moments_of.output_variance(gain * new, 2) == pytest.approx(moments_of.output_variance(old, 2), rel=EXACT)
+    assert moments_of.matched_gain(0.0, 1.0) == moments_of.matched_gain(1.0, 0.0) == 1
