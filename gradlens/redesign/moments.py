@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradlens.redesign.phases import by_phase, strides
+from gradlens.redesign.phases import by_phase, each, patches, strides
 
 RIDGE = 1e-6  # of the mean diagonal of R, at least
 HELD_AT_ONCE = 2**22  # numbers of patches in memory, 32 MiB
@@ -30,21 +30,29 @@ class Moments(NamedTuple):
 
 
 def patch_moments(
-    x: Tensor, kernel: Sequence[int], stride: int | Sequence[int], *, groups: int = 1, grow: int = 0
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: int | Sequence[int],
+    *,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    grow: int = 0,
 ) -> Moments:
     """Means of products of the input's pixels in the patches that one phase reads, zeros beyond the border, in float64.
 
-    Of all patches that touch the map, so of the layer's whole output before its padding crops it: the phases of a cropped one
-    begin and end at different patches, and one R serves all of them. A few MiB are in memory at once, however large `x` is.
+    Of the patches that the layer's output reads, zeros included, for it is their error that counts: of a map of 4x4 pixels a
+    third to a half lie at the border. The phases of a cropped output may begin and end one patch apart; one R is of all that
+    any reads. A few MiB are in memory at once, however large `x` is.
 
     Args:
         x: what the layer is given, `[N C *spatial]`.
-        kernel, stride: of the layer, of each axis.
+        kernel, stride, padding, output_padding: of the layer, of each axis; all but the first may be one number.
         groups: of the layer.
         grow: as in `held_fit`.
 
     Raises:
-        ValueError: `x` has other axes than `kernel`, channels that `groups` do not divide, no numbers, or NaN or infinite ones.
+        ValueError: `x` has other axes than `kernel`, channels that `groups` do not divide, no patches, NaN or infinite numbers.
 
     Source: ours.
 
@@ -55,12 +63,16 @@ def patch_moments(
                   [[1.0000, 3.3333]]]]], dtype=torch.float64), patches=3)
     """
     d = len(kernel)
-    taps = [-(-(m + 2 * grow) // s) for m, s in zip(kernel, strides(stride, d), strict=True)]
+    stride, wide = strides(stride, d), [m + 2 * grow for m in kernel]
+    taps = [-(-m // s) for m, s in zip(wide, stride, strict=True)]
     if x.ndim != d + 2 or not x.numel():
         raise ValueError(f"x: must be [N C *spatial] with {d} spatial axes and not empty, got {list(x.shape)}")
     if x.shape[1] % groups:
         raise ValueError(f"groups: must divide the {x.shape[1]} channels of x, got {groups}")
-    padded = F.pad(x.detach(), [side for j in reversed(taps) for side in (j - 1, j - 1)])
+    around = patches(wide, stride, [p + grow for p in each(padding, d)], each(output_padding, d))
+    if any(n + before + behind < j for n, (before, behind), j in zip(x.shape[2:], around, taps, strict=True)):
+        raise ValueError(f"x: must have an output, {list(x.shape[2:])} pixels have none at a padding of {padding}")
+    padded = F.pad(x.detach(), [side for pair in reversed(around) for side in pair])
     for axis, side in enumerate(taps, start=2):
         padded = padded.unfold(axis, side, 1)  # [N C *places *J], a view
     row = padded[0, :, 0].numel()
@@ -70,9 +82,9 @@ def patch_moments(
     for images in padded.split(max(HELD_AT_ONCE // (row * rows), 1)):
         for part in images.split(rows, dim=2):
             turned = part.permute(1, *range(2 + d, 2 + 2 * d), 0, *range(2, 2 + d))  # [C *J N *places]
-            patches = turned.double().reshape(groups, size, -1)
-            total.baddbmm_(patches, patches.mT)
-            count += patches.shape[-1]
+            flat = turned.double().reshape(groups, size, -1)
+            total.baddbmm_(flat, flat.mT)
+            count += flat.shape[-1]
     if not total.isfinite().all():
         raise ValueError("x: must be finite, holds NaN or infinite values")
     by_tap = (total / count).view(groups, -1, prod(taps), size // prod(taps), prod(taps))

@@ -53,12 +53,28 @@ def from_phases(phases: Tensor, kernel: Sequence[int]) -> Tensor:
     return turned.reshape(*phases.shape[:2], *sides)[(..., *(slice(0, m) for m in kernel))]
 
 
+def patches(
+    kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], output_padding: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """Zeros to put around the map, of each axis, so that its patches of J pixels are those that the kept output reads.
+
+    The output that a padding crops begins at phase `padding` mod s of the first patch, and ends in the last. Below 0, pixels
+    that nothing reads.
+    """
+    sides = zip(kernel, stride, padding, output_padding, strict=True)
+    return tuple((-(-k // s) - 1 - p // s, (k - 1 - p + e) // s) for k, s, p, e in sides)
+
+
+def each(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
+    """A number for each axis."""
+    return (value,) * axes(dimensions) if isinstance(value, int) else tuple(value)
+
+
 def strides(stride: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
     """The stride of each axis; a TypeError or ValueError if there is not one for all or for each."""
-    each = (stride,) * axes(dimensions) if isinstance(stride, int) else tuple(stride)
-    if len(each) != axes(dimensions):
+    if len(each(stride, dimensions)) != axes(dimensions):
         raise ValueError(f"stride: must be one number for all or for each of {dimensions} axes, got {stride!r}")
-    return tuple(whole(s, "stride", least=1) for s in each)
+    return tuple(whole(s, "stride", least=1) for s in each(stride, dimensions))
 
 
 def widened(weight: Tensor, more: Sequence[tuple[int, int]]) -> Tensor:

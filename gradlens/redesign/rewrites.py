@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradlens.filters import axes
-from gradlens.redesign.phases import by_phase, from_phases, strides
+from gradlens.redesign.phases import by_phase, each, from_phases, patches, strides
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -90,10 +89,11 @@ def zero_insertion(
 
     Source: ours; "fractional stride" of Radford, Metz, Chintala 2016.
     """
-    _, behind = _kept(weight, stride, padding, output_padding, dilation)
-    reach = [d * (k - 1) for d, k in zip(_each(dilation, weight), weight.shape[2:], strict=True)]
-    around = tuple((r - p, b) for r, p, b in zip(reach, _each(padding, weight), behind, strict=True))
-    return Rewritten(as_convolution(weight, groups=groups), bias, around, ((0, 0),) * len(reach))
+    d = len(strides(stride, weight.ndim - 2))
+    reach = [step * (k - 1) for step, k in zip(each(dilation, d), weight.shape[2:], strict=True)]
+    sides = zip(reach, each(padding, d), each(output_padding, d), strict=True)
+    around = tuple((r - p, r - p + e) for r, p, e in sides)
+    return Rewritten(as_convolution(weight, groups=groups), bias, around, ((0, 0),) * d)
 
 
 def subpixel_form(
@@ -122,12 +122,13 @@ def subpixel_form(
     Source: Sugawara, Shiota, Kiya 2018, figure 4; the crop is ours.
     """
     stride = strides(stride, weight.ndim - 2)
-    first, last = _kept(weight, stride, padding, output_padding, 1)
-    taps = [-(-k // s) for k, s in zip(weight.shape[2:], stride, strict=True)]
-    around = tuple((j - 1 - f // s, e // s) for j, f, e, s in zip(taps, first, last, stride, strict=True))
-    crop = tuple((f % s, s - 1 - e % s) for f, e, s in zip(first, last, stride, strict=True))
+    d = len(stride)
+    padding, output_padding = each(padding, d), each(output_padding, d)
+    around = patches(weight.shape[2:], stride, padding, output_padding)
+    sides = zip(weight.shape[2:], stride, padding, output_padding, strict=True)
+    crop = tuple((p % s, s - 1 - (k - 1 - p + e) % s) for k, s, p, e in sides)
     wide = None if bias is None else bias.repeat_interleave(prod(stride))
-    return Rewritten(as_subpixel(weight, stride, first, groups=groups).weight, wide, around, crop)
+    return Rewritten(as_subpixel(weight, stride, padding, groups=groups).weight, wide, around, crop)
 
 
 def transposed_form(
@@ -189,21 +190,3 @@ def from_subpixel(weight: Tensor, scale: int | Sequence[int], *, groups: int = 1
     split = weight.flip(tuple(range(2, 2 + d))).unflatten(0, (groups, -1, *scale))  # [g C'/g *s C/g *J]
     phases = split.permute(0, 2 + d, 1, *range(2, 2 + d), *range(3 + d, 3 + 2 * d)).flatten(0, 1)
     return from_phases(phases, [s * j for s, j in zip(scale, weight.shape[2:], strict=True)])
-
-
-def _kept(
-    weight: Tensor,
-    stride: int | Sequence[int],
-    padding: int | Sequence[int],
-    output_padding: int | Sequence[int],
-    dilation: int | Sequence[int],
-) -> tuple[list[int], list[int]]:
-    """The first pixel of the whole map that is kept, and how far the last is from the last pixel's first tap, of each axis."""
-    strides(stride, weight.ndim - 2)
-    first = list(_each(padding, weight))
-    more = zip(first, _each(output_padding, weight), _each(dilation, weight), weight.shape[2:], strict=True)
-    return first, [d * (k - 1) - p + e for p, e, d, k in more]
-
-
-def _each(value: int | Sequence[int], weight: Tensor) -> tuple[int, ...]:
-    return (value,) * axes(weight.ndim - 2) if isinstance(value, int) else tuple(value)
