@@ -246,7 +246,13 @@ class HeldInside(HeldTransposed):
                 f'x: "{self.padding}" padding needs at least {max(self.around) - room} pixels a side, '
                 f'got {list(x.shape[2:])}; pad by "replicate"'
             )
-        return F.pad(x, self.around * (x.ndim - 2), mode=self.padding)
+        if self.padding != "circular":
+            return F.pad(x, self.around * (x.ndim - 2), mode=self.padding)
+        before, behind = self.around
+        for axis in range(2, x.ndim):  # `F.pad` would drop the memory format
+            n = x.shape[axis]
+            x = torch.cat([x.narrow(axis, n - before, before), x, x.narrow(axis, 0, behind)], axis)
+        return x
 
     def extra_repr(self) -> str:
         return (
