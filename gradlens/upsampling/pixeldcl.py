@@ -1,9 +1,9 @@
 """Pixel deconvolution: the phases of the enlarged map are made one after the other, each from those before it.
 
-A transposed convolution writes its s^D phases by independent convolutions of the input (eq. 1). Here a phase is a convolution of
-the phases that are there already, so that adjacent pixels depend on each other (eq. 2 and 3, figures 3 and 4). The first phases
-are the diagonal ones, (0, 0), (1, 1), ..; the rest follow row by row. Nothing in this makes the sums of the phases' filters
-equal: the paper calls the checkerboard solved, and every certificate here fails. `analyses.pixel_deconvolution_layers` measures it.
+A transposed convolution writes its s^D phases by independent convolutions of the input (eq. 1). Here a phase is a convolution
+of the phases that are there already, so that adjacent pixels depend on each other (eq. 2 and 3, figures 3 and 4). The diagonal
+phases (0, 0), (1, 1), .. come first, the rest follow row by row. The paper calls the checkerboard solved by this; nothing in it
+makes the sums of the phases' filters equal, and every forward certificate fails at scales above 1.
 
 Source: Gao, Yuan, Wang, Ji 2017, "Pixel deconvolutional networks".
 """
@@ -13,8 +13,9 @@ from itertools import product
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from gradlens.convolution import CONVOLUTIONS
+from gradlens.convolution import CONVOLUTIONS, convolution, sequence
 from gradlens.filters import CONVOLVE, axes, whole
 
 
@@ -63,7 +64,9 @@ def interleave(maps: Sequence[Tensor], scale: int) -> Tensor:
         raise ValueError(f"maps: must be scale^{dimensions}={len(order)}, got {len(maps)}")
     last = maps[0].shape[1] > 1 and maps[0].stride(1) == 1  # channels-last
     first = 1 if last else 2
-    woven = [m.movedim(1, -1) if last else m for _, m in sorted(zip(order, maps, strict=True), key=lambda pair: pair[0])]
+    woven = [
+        m.movedim(1, -1) if last else m for _, m in sorted(zip(order, maps, strict=True), key=lambda pair: pair[0])
+    ]
     for axis in reversed(range(first, first + dimensions)):
         groups = [woven[k : k + scale] for k in range(0, len(woven), scale)]
         woven = [torch.stack(group, axis + 1).flatten(axis, axis + 1) for group in groups]
@@ -76,8 +79,8 @@ class PixelDCL(nn.Module):
     F_1 = F_in * k_1 and F_n = [F_1, .., F_(n-1)] * k_n, n to s^D, interleaved in the order of `phases`; `k[n - 1]` is k_n.
     F * k at i is b + sum over j of k[j] F[i + j - (m - 1) // 2], zeros beyond the border.
 
-    The forward certificate fails for drawn weights, at scale 2 with a deviation of about 1: F_n is another function of a
-    constant than F_1. Backward it passes at scale 1 alone, as any layer that enlarges has but one phase to be uneven over.
+    The forward certificate fails for drawn weights: F_n is another function of a constant than F_1. Backward it passes, as of
+    every layer that enlarges: a shift by a pixel before it is one by s pixels after it.
 
     Cost: m^D (C + C' S (S - 1) / 2) / S multiplications an output, S = s^D, and S times that by C' parameters, with
     S C' biases: at scale 2 and C = C' 7 m^2 C^2 parameters, 63 C^2 for m = 3 against 16 C^2 of a 4x4 transposed convolution.
@@ -170,13 +173,13 @@ class MaskedPixelDCL(nn.Module):
     joins two diagonal phases, and is masked, if all its coordinates agree modulo s: at scale 2 in two dimensions the centre
     and corners of a 3x3 kernel, and its cross is left. In one dimension every phase is diagonal, and this is `PixelDCL`.
 
-    No multiplication is spent on a zero: the taps of one residue r = d mod s are one small convolution of all diagonal maps at low
-    resolution (1x2 and 2x1 at scale 2), and what it makes of the c-th is part of phase (c - r) mod s. These taps are what is
-    stored, `masked[k]` for the k-th residue, and `kernel()` is W. Certificates as of `PixelDCL`: forward it fails.
+    No multiplication is spent on a zero. The taps of one residue r = d mod s are a small convolution of each diagonal map at low
+    resolution (1x2 and 2x1 at scale 2); what it makes of the c-th is part of phase (c - r) mod s. These taps are what is stored,
+    `masked[k]` for the k-th residue in the order of `phases`, and `kernel()` is W. Certificates as of `PixelDCL`.
 
-    Cost: (m^D (C + C' s (s - 1) / 2) + s ((2 s - 1)^D - J) C') / s^D multiplications an output, and m^D (C + C' s (s - 1) / 2) C' +
-    ((2 s - 1)^D - J) C'^2 parameters with (s + 1) C' biases (s C' in one dimension); J = 1 + (s - 1) 2^D offsets are masked.
-    At scale 2, m = 2 and C = C' 4 C an output, as a 4x4 transposed convolution, with 12 C^2 parameters instead of 16.
+    Cost: (A + s T C') / s^D multiplications an output, A = m^D (C + C' s (s - 1) / 2) and T = (2 s - 1)^D - 1 - (s - 1) 2^D taps that
+    are not masked, and (A + T C') C' parameters, with (s + 1) C' biases (s C' in one dimension). At scale 2, m = 2 and C = C':
+    4 C, as a 4x4 transposed convolution, and 12 C^2 parameters instead of 16.
 
     Args:
         in_channels, out_channels: C and C'.
@@ -212,9 +215,7 @@ class MaskedPixelDCL(nn.Module):
         self.scale = whole(scale, "scale", least=1)
         c, n = whole(in_channels, "in_channels", least=1), whole(out_channels, "out_channels", least=1)
         self.rest = phases(scale, dimensions)[scale:]  # as residues they are all that do not join two diagonals
-        self.k = _convolutions(
-            [c] + [n * k for k in range(1, scale)], n, kernel_size, bias=bias, dimensions=dimensions
-        )
+        self.k = _convolutions([c] + [n * k for k in range(1, scale)], n, kernel_size, bias=bias, dimensions=dimensions)
         shapes = [[2 if r else 1 for r in residue] for residue in self.rest]
         self.masked = nn.ParameterList(torch.empty(n, n, *shape) for shape in shapes)
         self.bias = nn.Parameter(torch.empty(n)) if bias and shapes else None
@@ -222,8 +223,9 @@ class MaskedPixelDCL(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the masked taps and their bias as `torch.nn.Conv2d` does, for as many as a pixel meets on average."""
-        for conv in self.k:
-            conv.reset_parameters()
+        for conv in self.k.modules():
+            if isinstance(conv, tuple(CONVOLUTIONS.values())):
+                conv.reset_parameters()
         taps = sum(weight[0].numel() for weight in self.masked)
         bound = (self.scale * taps / len(self.rest)) ** -0.5 if self.rest else 0.0
         for parameter in (*self.masked, *([] if self.bias is None else [self.bias])):
@@ -235,25 +237,22 @@ class MaskedPixelDCL(nn.Module):
 
     def _others(self, maps: list[Tensor]) -> list[Tensor]:
         """The phases that are not diagonal, in their order."""
-        if not self.rest:
-            return []
         sums: dict[tuple[int, ...], Tensor] = {}
-        diagonals = torch.cat(maps)  # one batch, for all of them meet the same taps
         for residue, weight in zip(self.rest, self.masked, strict=True):
             bias = None if residue[0] else self.bias  # of the residues that make a phase exactly one begins with 0
-            y = CONVOLVE[len(residue)](diagonals, weight, bias, padding=[1 if r else 0 for r in residue])
-            for c, part in enumerate(y.chunk(self.scale)):
-                for axis, r in enumerate(residue, start=2):
-                    part = part.narrow(axis, int(r > c), diagonals.shape[axis])
+            for c, diagonal in enumerate(maps):
+                around = [
+                    side for r in reversed(residue) for side in ((0, 0) if r == 0 else (0, 1) if r > c else (1, 0))
+                ]
+                part = CONVOLVE[len(residue)](F.pad(diagonal, around), weight, bias)
                 phase = tuple((c - r) % self.scale for r in residue)
                 sums[phase] = sums[phase] + part if phase in sums else part
         return [sums[phase] for phase in self.rest]
 
     def kernel(self) -> Tensor:
         """W of the masked convolution at the enlarged map's resolution: `[C' C' *(2 s - 1)]`, a part of the graph."""
-        n, d = self.k[0].out_channels, len(self.k[0].kernel_size)
-        taps = self.masked[0] if self.rest else self.k[0].weight
-        w = taps.new_zeros(n, n, *[2 * self.scale - 1] * d)
+        weight = self.k[0].get_submodule("conv").get_parameter("weight")
+        w = weight.new_zeros(*[weight.shape[0]] * 2, *[2 * self.scale - 1] * (weight.ndim - 2))
         for residue, weight in zip(self.rest, self.masked, strict=True):
             w[(..., *(slice(r - 1 if r else self.scale - 1, None, self.scale) for r in residue))] = weight
         return w
@@ -269,8 +268,8 @@ class PixelConv(nn.Module):
     kernel k with stride s, and the maps before it k_n of their own, d_n = `d[n - 2]`; the maps are interleaved. Without the d_n
     it is the convolution with k, of stride 1 (`k`), and so it is computed: one convolution, whose phases are then taken.
 
-    What it adds is uneven: the forward certificate fails for drawn weights at every scale above 1, and backward too, as a
-    phase that is made early is asked by all later ones.
+    What the d_n add is uneven: above scale 1 the certificate fails for drawn weights forward, where the convolution passes, and
+    backward, as early phases are asked by all later ones.
 
     Cost: m^D (C + C' (S - 1) / 2) multiplications an output, S = s^D, and m^D (C + C' S (S - 1) / 2) C' parameters with C'
     biases: at scale 2 and C = C' 2.5 and 7 times those of the convolution.
@@ -312,11 +311,11 @@ class PixelConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if any(side % self.scale for side in x.shape[2:]):
             raise ValueError(f"x: sides must be multiples of scale={self.scale}, got {list(x.shape[2:])}")
-        independent = _convolved(self.k, x)
+        independent = self.k(x)
         maps: list[Tensor] = []
         for phase in phases(self.scale, x.ndim - 2):
             f = independent[(..., *(slice(p, None, self.scale) for p in phase))]
-            maps.append(f + _convolved(self.d[len(maps) - 1], torch.cat(maps, 1)) if maps else f)
+            maps.append(f + self.d[len(maps) - 1](torch.cat(maps, 1)) if maps else f)
         return interleave(maps, self.scale)
 
     def extra_repr(self) -> str:
@@ -326,24 +325,16 @@ class PixelConv(nn.Module):
 def _convolutions(
     widths: Sequence[int], out_channels: int, kernel_size: int, *, bias: bool, dimensions: int
 ) -> nn.ModuleList:
-    """A convolution from each of `widths` channels, with m // 2 zeros at every side."""
-    m = whole(kernel_size, "kernel_size", least=1)
-    make = CONVOLUTIONS[axes(dimensions)]
-    return nn.ModuleList(make(width, out_channels, m, padding=m // 2, bias=bias) for width in widths)
-
-
-def _convolved(conv: nn.Module, x: Tensor) -> Tensor:
-    """`conv` of `x`, of the same size: an even kernel makes one pixel too many, of which the first goes."""
-    y = conv(x)
-    for axis in range(2, x.ndim):
-        y = y.narrow(axis, y.shape[axis] - x.shape[axis], x.shape[axis])
-    return y
+    """A convolution from each of `widths` channels that keeps the size."""
+    return nn.ModuleList(
+        sequence(convolution(width, out_channels, kernel_size, bias=bias, dimensions=dimensions)) for width in widths
+    )
 
 
 def _in_sequence(x: Tensor, convolutions: nn.ModuleList, seen: Sequence[Tensor] = ()) -> list[Tensor]:
     """A map of each convolution, the first of `x`, each other of those in `seen` and all maps before it."""
-    maps = [_convolved(convolutions[0], x)]
+    maps = [convolutions[0](x)]
     for conv in list(convolutions)[1:]:
         known = [*seen, *maps]
-        maps.append(_convolved(conv, torch.cat(known, 1) if len(known) > 1 else known[0]))
+        maps.append(conv(torch.cat(known, 1) if len(known) > 1 else known[0]))
     return maps
