@@ -297,6 +297,20 @@ def test_the_output_error_of_a_cropped_output_is_exact_where_all_phases_read_the
     assert moments.patches * prod(stride) == len(x) * prod(y.shape[2:])
 
 
+def test_a_grown_kernel_is_weighed_by_the_output_that_the_layer_keeps() -> None:
+    x, v = torch.randn(50, 4, 1, 1, dtype=torch.float64), drawn((3, 3))
+    moments = patch_moments(x, (3, 3), 2, grow=2)
+    expected = patch_moments(x, (7, 7), 2, padding=2)
+    assert moments.patches == expected.patches == 50 * 2 * 2  # outputs 3x3, of 2x2 patches
+    assert torch.equal(moments.matrix, expected.matrix)
+    y = F.conv_transpose2d(x, v, stride=2)
+    plain, weighted = (
+        (F.conv_transpose2d(x, held_fit(v, 2, grow=2, moments=m).kernel, stride=2, padding=2) - y).norm()
+        for m in (None, moments)
+    )
+    assert weighted < plain / 2  # most of a grown kernel's taps lie beyond a map of one pixel, and cost nothing
+
+
 def test_moments_do_not_depend_on_how_many_patches_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     x = like_pictures(4, 2)
     whole = patch_moments(x, (5, 5), (2, 2))
