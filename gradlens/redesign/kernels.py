@@ -18,13 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradlens.redesign.moments import Moments, output_error, patch_moments, raised, ratio, suited
+from gradlens.redesign.moments import Moments, output_error, raised, ratio, suited
 from gradlens.redesign.phases import by_phase, from_phases, phase_sums, strides, widened
-from gradlens.redesign.rewrites import as_subpixel, from_subpixel
 from gradlens.upsampling.held import held_matrix
-
-__all__ = ["Fit", "Moments", "alike", "as_subpixel", "evened", "from_subpixel", "held_fit", "output_error", "patch_moments",
-           "phase_sums"]  # fmt: skip
 
 
 class Fit(NamedTuple):

@@ -127,33 +127,3 @@ def suited(moments: Moments, phases: Tensor) -> Tensor:
 
 def ratio(part: Tensor, of: Tensor) -> float:
     return float(part / of) if part else 0.0
-
-
-def output_variance(
-    weight: Tensor, stride: int | Sequence[int] = 1, *, groups: int = 1, transposed: bool = True
-) -> float:
-    """Mean variance of a layer's output, over channels and phases, for an input of independent numbers of variance 1.
-
-    A transposed convolution spreads the squares of its taps over C' channels and the phases, a convolution over C' channels.
-    Inside of the border; a bias adds none.
-
-    Args:
-        weight: `[C C'/g *kernel]`, or of a convolution `[C' C/g *kernel]`.
-        stride: of a transposed convolution, of all axes or of each; that of a convolution changes nothing.
-        groups: g.
-        transposed: whether the layer is a transposed convolution.
-
-    Source: ours; He et al. 2015, eq. 10, with the phases of a stride.
-
-    Example:
-        >>> output_variance(torch.ones(1, 1, 3, 3), 2)  # four, two, two and one tap
-        2.25
-    """
-    energy = weight.detach().double().square().sum().item()
-    phases = prod(strides(stride, weight.ndim - 2)) if transposed else 1
-    return energy / (phases * (groups * weight.shape[1] if transposed else weight.shape[0]))
-
-
-def matched_gain(new: float, old: float) -> float:
-    """The factor of fresh weights of output variance `new` that gives them the variance `old`; 1 where either is 0."""
-    return (old / new) ** 0.5 if old and new else 1.0

@@ -24,13 +24,17 @@ def _deconv(site: Site) -> Any:
 
 
 def even(site: Site) -> Design:
-    """The same layer with the nearest kernel whose phases have one sum."""
+    """The same layer with the nearest kernel whose phases have one sum.
+
+    Nearest in its taps: one that is nearest on the layer's input changes less and moves farther where that input has little
+    energy, and on three of five published networks the lattice of what is no constant grew with it.
+    """
     layer = _deconv(site)
     if any(m < s for m, s in zip(layer.kernel_size, layer.stride, strict=True)):
         refuse(site, f"a kernel of {layer.kernel_size} at stride {layer.stride} leaves holes, which no weights fill")
     new = deepcopy(layer)
     with torch.no_grad():
-        new.weight.copy_(evened(layer.weight, layer.stride, _moments(site, layer)).kernel)
+        new.weight.copy_(evened(layer.weight, layer.stride).kernel)
     return Design({site.name: new}, "fitted")
 
 
