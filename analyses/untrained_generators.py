@@ -7,8 +7,9 @@ of all weights. A seed's contrast is its mean over latents, its p twice the medi
 they are (Rueger 1978); seeds are joined by Fisher's method and periods adjusted by Benjamini and Hochberg.
 
 Predicted: `energy_map(direction="forward")` of each draw, which sees no latent. A norm without statistics of its own takes those
-of its batch, in the sample and in the prediction. What repeats with 2 px repeats with 4 px too; a period's own imbalance is what
-is left of it without that. Run: `python -m analyses.untrained_generators`.
+of its batch, in the sample and in the prediction. What repeats with 2 px repeats with 4 px too; a period's own imbalance is what is
+left of it without that. Beside it stands what the map says of the same weights where the norms hold the statistics that they are
+made with, 0 and 1, which no batch has touched. Run: `python -m analyses.untrained_generators`.
 """
 
 from collections import OrderedDict
@@ -42,6 +43,7 @@ FAMILIES = ("signed", "envelope")
 SHOWN = 2  # samples of each kind that are kept
 PUBLISHED = Path(__file__).parents[1] / "reports" / "published_figures.csv"
 ARTICLE = "the article's picture"
+FRESH = "predicted_imbalance, fresh statistics"
 Fill = Callable[[Tensor], object]
 Layer = Callable[[int, int, Fill | None], nn.Module]
 Values = dict[tuple[str, int], list[float]]  # one of each seed, by metric and period
@@ -124,16 +126,18 @@ def _normal(weight: Tensor) -> None:
 INITIAL: dict[str, Fill | None] = {"PyTorch": None, "DCGAN": _normal}
 
 
-def generator(kind: Kind, initial: str, side: int, seed: int) -> nn.Sequential:
+def generator(kind: Kind, initial: str, side: int, seed: int, *, fresh: bool = False) -> nn.Sequential:
     """A DCGAN-like generator with random weights: latents `[N 100]` to images `[N 3 side side]` in [-1, 1].
 
-    Its batch norms keep no running statistics, so they take those of their batch in every mode.
+    Its batch norms keep no running statistics, so they take those of their batch in every mode; `fresh` ones have those that
+    no batch has touched, 0 and 1.
 
     Args:
         kind: which layers enlarge.
         initial: of `INITIAL`; DCGAN's draws the norms' scales from N(1, 0.02) as well.
         side: of `WIDTHS`.
         seed: of the weights; the random state is left as it was.
+        fresh: whether its batch norms have running statistics. The weights are the same.
 
     Source: Radford, Metz, Chintala 2016.
     """
@@ -145,17 +149,17 @@ def generator(kind: Kind, initial: str, side: int, seed: int) -> nn.Sequential:
         if fill is not None:
             fill(dense.weight)
         parts: dict[str, nn.Module] = {"fc": dense, "map": nn.Unflatten(1, (widths[0], START, START))}
-        parts |= {"bn0": _norm(widths[0], fill), "relu0": nn.ReLU()}
+        parts |= {"bn0": _norm(widths[0], fill, fresh), "relu0": nn.ReLU()}
         for stage, (before, after) in enumerate(pairwise(widths), start=1):
             layer = kind.layer if stage > stages - kind.count else _drawn("resize")
             parts[f"up{stage}"] = layer(before, after, fill)
             if stage < stages:
-                parts |= {f"bn{stage}": _norm(after, fill), f"relu{stage}": nn.ReLU()}
+                parts |= {f"bn{stage}": _norm(after, fill, fresh), f"relu{stage}": nn.ReLU()}
     return nn.Sequential(OrderedDict(parts | {"tanh": nn.Tanh()}))
 
 
-def _norm(channels: int, fill: Fill | None) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels, track_running_stats=False)
+def _norm(channels: int, fill: Fill | None, fresh: bool) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, track_running_stats=fresh)
     if fill is not None:
         nn.init.normal_(norm.weight, 1, 0.02)
     return norm
@@ -218,7 +222,10 @@ def run(config: Config) -> Results:
                 latents = torch.randn(config.latents, LATENT, generator=torch.Generator().manual_seed(1000 + seed))
                 with torch.no_grad():
                     images = network(latents)
-                for key, value in (measured(images) | predicted(network)).items():
+                found = measured(images) | predicted(network)
+                other = predicted(generator(KINDS[name], initial, side, seed, fresh=True))
+                found |= {(FRESH, period): other["predicted_imbalance", period] for period in PERIODS}
+                for key, value in found.items():
                     values.setdefault(key, []).append(value)
                 if seed == 0:
                     arrays[f"samples/{name}/{initial}, {side} px"] = ((images[:SHOWN] + 1) / 2).numpy()
