@@ -6,10 +6,10 @@ default and by DCGAN's N(0, 0.02), with kernels of 3, 4 and 5, beside sub-pixel 
 of all weights. A seed's contrast is its mean over latents, its p twice the median of theirs, which is a p however dependent
 they are (Rueger 1978); seeds are joined by Fisher's method and periods adjusted by Benjamini and Hochberg.
 
-Predicted: `energy_map(direction="forward")` of each draw, which sees no latent. A norm without statistics of its own takes those
-of its batch, in the sample and in the prediction. What repeats with 2 px repeats with 4 px too; a period's own imbalance is what is
-left of it without that. Beside it stands what the map says of the same weights where the norms hold the statistics that they are
-made with, 0 and 1, which no batch has touched. Run: `python -m analyses.untrained_generators`.
+Predicted: `energy_map(direction="forward")` of each draw, which sees no latent. A norm without statistics of its own takes
+those of its batch, in the sample and in the prediction. What repeats with 2 px repeats with 4 px too; a period's own imbalance
+is what is left of it without that. Beside it stands what the map says of the same weights where the norms hold the statistics
+that they are made with, 0 and 1, which no batch has touched. Run: `python -m analyses.untrained_generators`.
 """
 
 from collections import OrderedDict
@@ -112,7 +112,7 @@ KINDS: dict[str, Kind] = {
     for count in (2, 1)
     for k in (3, 4, 5)
 } | {
-    "resize-convolution in all": Kind(_drawn("resize"), 0, (), "untrained, all resize-convolution"),
+    "resize-convolution, all": Kind(_drawn("resize"), 0, (), "untrained, all resize-convolution"),
     "sub-pixel, last two": Kind(_drawn("subpixel"), 2),
     "sub-pixel ICNR, last two": Kind(_subpixel_icnr, 2),
     "deconvolution 4x4 ICNR, last two": Kind(_transposed_icnr, 2),

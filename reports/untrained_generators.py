@@ -1,4 +1,4 @@
-"""`python -m reports.untrained_generators RUN`: the pages of a saved run of `analyses.untrained_generators`, as RUN/report.pdf."""
+"""`python -m reports.untrained_generators RUN`: the pages of a saved run of `analyses.untrained_generators`, as PDF."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +22,18 @@ GAP = 2  # px of white between two samples
 MARKED = {  # how the figures call the kinds
     "deconvolution, last two": [name for name, kind in KINDS.items() if kind.claim == (2, 4)],
     "deconvolution, last": [name for name, kind in KINDS.items() if kind.claim == (2,)],
-    "resize-convolution": ["resize-convolution in all"],
+    "resize-convolution": [name for name, kind in KINDS.items() if kind.claim == ()],
     "sub-pixel": ["sub-pixel, last two"],
     "ICNR": [name for name in KINDS if "ICNR" in name],
 }
-CONTRASTED = ("deconvolution 4x4, last two", "deconvolution 4x4, last", "resize-convolution in all")
+CONTRASTED = {  # in an order that gives each the colour that it has beside, in `draw_agreement`
+    "deconvolution, last two": ("deconvolution 4x4, last two", PICTURED),
+    "the article's, last two": (KINDS["deconvolution 4x4, last two"].caption, ARTICLE),
+    "deconvolution, last": ("deconvolution 4x4, last", PICTURED),
+    "sub-pixel": ("sub-pixel, last two", PICTURED),
+    "resize-convolution": ("resize-convolution, all", PICTURED),
+    "ICNR": ("sub-pixel ICNR, last two", PICTURED),
+}
 
 
 def write_report(folder: Path) -> Path:
@@ -55,22 +62,23 @@ def _pages(results: Results) -> Drawn:
         ),
         picture(
             "figures/agreement.svg",
-            alt="Signed contrast of three kinds, and predicted over measured imbalance at 2 and 4 px",
+            alt="Signed contrast of five kinds, and predicted over measured imbalance at 2 and 4 px",
             caption=[
-                f"Left: signed contrast, mean over {m['seeds']} draws with 95 % bootstrap intervals over draws ({PICTURED}); "
-                "filled where found. Right: own imbalance of every draw of every kind, initialisation and side; "
-                "below 0.01 is drawn there. The band is max(0.10, 15 %)."
+                f"Left: signed contrast, mean over n = {m['seeds']} draws with 95 % bootstrap intervals over draws ({PICTURED}, "
+                "deconvolution 4x4, ICNR of sub-pixel); filled where found. Right: own imbalance of every draw of every kind, "
+                "initialisation and side; what is below 0.01 is drawn there. The band is max(0.10, 15 %)."
             ],
         ),
+        _imbalances(t),
         pagebreak(),
-        _every(t),
+        _contrasts(t),
         paragraph(
             f"One draw is one seed of all weights, with {m['latents']} latents. Its contrast is the mean over them, its p twice "
             "the median of theirs, a p however dependent they are; draws are joined by Fisher's method, the two periods "
-            "adjusted by Benjamini and Hochberg, and every interval is a bootstrap over draws. Own imbalance: what repeats "
-            f"with 2 px is taken out at 4 px. Predicted is a period above {EVEN}. No layer has a bias, as in DCGAN. Made by ",
+            "adjusted by Benjamini and Hochberg, and every interval is a bootstrap over draws. No layer has a bias, as in DCGAN. "
+            "Made by ",
             code(m["command"]),
-            "; ratios, intervals and p are in table.csv.",
+            ".",
         ),
     ]
     return blocks, drawn
@@ -100,25 +108,37 @@ def _size_of_it(t: pd.DataFrame) -> list[Any]:
         for k in (4, 3)
     )
     ranks = t.loc[t["metric"] == "rank_correlation", "value"]
-    gap, off = (_value_errors(t, metric)["difference"].abs().max() for metric in ("predicted_imbalance", FRESH))
+    off, off_fresh = (_differences(t, metric).abs().max() for metric in ("predicted_imbalance", FRESH))
+    least, most = _margin(t)
     return [
         strong("Even overlap is no cure: "),
-        f"kernel 4, which its stride divides, has {even} dB at 2 px where kernel 3 has {odd} dB. It is equal phase sums that "
-        "help: ICNR leaves no lattice, in sub-pixel layers or in deconvolutions. ",
-        strong("The size is known too. "),
-        f"The mean over draws is predicted to within {number(gap, 3)}; the ranks of the {len(KINDS)} kinds correlate by "
+        f"alone in the last layer, kernel 4, which its stride divides, has {even} dB at 2 px where kernel 3 has {odd} dB. Equal "
+        "sums of all phases are one: with ICNR neither sub-pixel layers nor deconvolutions have a lattice. ",
+        strong("Its size is known too. "),
+        f"Where a period is found, the map says at least {number(least, 3)}, elsewhere at most {number(most, 3)}. "
+        f"Means over draws are predicted to within {number(off, 3)}, and the ranks of the {len(KINDS)} kinds correlate by "
         f"{_range(list(ranks), 2)}. ",
-        strong("Norms matter: "),
-        "these take the statistics of their batch. With the statistics that a norm is made with, 0 and 1, the same weights are "
-        f"another network, and the map is off by up to {number(off, 2)}.",
-    ]  # fmt: skip
+        strong("Norms matter. "),
+        "These take the statistics of their batch. With those that a norm is made with, 0 and 1, the same weights are another "
+        f"network: the map of that one is off by up to {number(off_fresh, 2)}.",
+    ]
 
 
-def _value_errors(t: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Predicted minus measured imbalance of each kind, layer and period."""
+def _differences(t: pd.DataFrame, metric: str) -> pd.Series:
+    """Predicted minus measured imbalance of each kind, initialisation, side and period."""
     index = ["model", "layer", "period"]
     ours, theirs = (t.loc[t["metric"] == m].set_index(index)["value"] for m in (metric, "set_imbalance"))
-    return (ours - theirs).rename("difference").reset_index()
+    return ours - theirs
+
+
+def _margin(t: pd.DataFrame) -> tuple[float, float]:
+    """The least own imbalance predicted where a period is found, and the most where it is not."""
+    said: dict[bool, list[float]] = {True: [], False: []}
+    for v in verdicts(t).to_dict("records"):
+        for period in PERIODS if v["layer"] != ARTICLE else ():
+            value = _value(t, v["model"], v["layer"], "predicted_own_imbalance", period)
+            said[period in v["found"]].append(value)
+    return min(said[True]), max(said[False])
 
 
 def _layers(t: pd.DataFrame) -> list[str]:
@@ -143,34 +163,61 @@ def _range(values: Sequence[float], digits: int = 1) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _every(t: pd.DataFrame) -> Block:
+def _imbalances(t: pd.DataFrame) -> Block:
+    """Measured and predicted imbalance of every kind, of one initialisation and side."""
+    rows = []
+    for name in KINDS:
+        cells = [name]
+        for period in PERIODS:
+            row = _row(t, name, PICTURED, "own_imbalance", period)
+            cells += [
+                f"{number(row.value, 3)} ({number(row.low, 3)} to {number(row.high, 3)})" if row else "–",
+                number(_value(t, name, PICTURED, "predicted_own_imbalance", period), 3),
+            ]
+        ratios = (_value(t, name, PICTURED, metric, 4) for metric in ("phase_ratio", "predicted_ratio"))
+        rows.append([*cells, *(number(ratio, 2) for ratio in ratios)])
+    columns = {"enlarged by": "left"}
+    columns |= {f"{word}{p} px": "right" for p in PERIODS for word in ("", "predicted, ")}
+    return table(
+        columns | {"most / least": "right", "predicted": "right"},
+        rows,
+        caption=[
+            f"Own imbalance of energy over a period's phases, measured (95 % interval over draws) and predicted, and at 4 px "
+            f"the phase with most over that with least energy; {PICTURED}. Foreseen is a period above {EVEN}. Own: what "
+            "repeats with 2 px is taken out at 4 px."
+        ],
+        stretch="enlarged by",
+    )
+
+
+def _contrasts(t: pd.DataFrame) -> Block:
     """All kinds, initialisations and sides, and the article's own pictures."""
     rows = []
     for v in verdicts(t).to_dict("records"):
-        of = (t, v["model"], v["layer"])
-        contrasts = [_row(*of, "lattice_contrast", p, kind) for kind in ("signed", "envelope") for p in PERIODS]
+        of = (t, v["model"], v["layer"], "lattice_contrast")
+        contrasts = [_row(*of, p, kind) for kind in ("signed", "envelope") for p in PERIODS]
+        name = v["model"].removeprefix("untrained, ")
         rows.append(
             [
-                v["model"].removeprefix("untrained, "),
+                name.replace(" in the last two layers", ", last two").replace(" in the last layer", ", last"),
                 v["layer"],
                 *(f"{number(row.value)}{' *' * row.found}" if row else "–" for row in contrasts),
-                *(number(_value(*of, f"{side}own_imbalance", p), 3) for p in PERIODS for side in ("", "predicted_")),
                 _periods(v["found"]),
                 "–" if v["layer"] == ARTICLE else _periods(v["predicted"]),
                 "–" if v["claim"] is None else _periods(v["claim"]),
+                {True: "yes", False: "no", None: "–"}[v["held"]],
             ]
         )
     columns = {"enlarged by": "left", "drawn by, side": "left"}
     columns |= {f"{kind} {p}": "right" for kind in ("signed", "env.") for p in PERIODS}
-    columns |= {f"{side} {p}": "right" for p in PERIODS for side in ("meas.", "pred.")}
-    columns |= {"found": "left", "foreseen": "left", "article": "left"}
+    columns |= {"found": "left", "foreseen": "left", "article": "left", "held": "left"}
     return table(
         columns,
         rows,
         caption=[
-            "Contrast in dB, signed and envelope, at 2 and 4 px (* p at most 0.01 and the interval above 0); own imbalance "
-            "of energy, measured and predicted; periods with a signed lattice, foreseen by the energy map, and in the article's "
-            "caption. The article's pictures are one each, without an interval."
+            "Contrast in dB, signed and envelope, at 2 and 4 px (* p at most 0.01 and the interval above 0); the periods, in px, "
+            "with a signed lattice, those that the energy map foresees, and those in the article's caption. The article's "
+            "pictures are one each, without an interval."
         ],
         stretch="enlarged by",
     )
@@ -187,30 +234,30 @@ def _samples(results: Results) -> bytes:
         images = results.arrays[f"samples/{name}/{PICTURED}"]
         gap = np.ones((images.shape[1], images.shape[2], GAP), images.dtype)
         row = np.concatenate([images[0], *(part for image in images[1:SHOWN] for part in (gap, image))], 2)
-        figures.draw_picture(ax, row, title=name.replace(", ", "\n"))
+        figures.draw_picture(ax, row, title=name.replace(", ", "\n")).title.set_fontsize(6.5)
     return figures.svg(figure)
 
 
 @figures.styled
 def _agreement(results: Results) -> bytes:
     t, arrays = results.table, results.arrays
-    figure, axes = figures.new_figure(6.7, 2.6, 1, 3)
+    figure, axes = figures.new_figure(6.7, 2.4, 1, 3)
     contrasts = {}
-    for name in CONTRASTED:
-        found = [_row(t, name, PICTURED, "lattice_contrast", p, "signed") for p in PERIODS]
-        contrasts[name] = [(r.value, r.low, r.high, r.found) for r in found if r]
-    figures.draw_contrasts(axes[0, 0], PERIODS, contrasts, "signed contrast").legend(fontsize=5.5, loc="upper right")
-    for number_, (ax, period) in enumerate(zip(axes[0, 1:], PERIODS, strict=True)):
+    for label, (name, layer) in CONTRASTED.items():
+        found = [_row(t, name, layer, "lattice_contrast", p, "signed") for p in PERIODS]
+        contrasts[label] = [(r.value, r.low, r.high, r.found) for r in found if r]
+    figures.draw_contrasts(axes[0, 0], PERIODS, contrasts, "signed contrast")
+    for place, (ax, period) in enumerate(zip(axes[0, 1:], PERIODS, strict=True)):
         points = {
             label: tuple(
-                np.concatenate([arrays[f"{m}/{name}/{layer}"][number_] for name in names for layer in _layers(t)])
+                np.concatenate([arrays[f"{m}/{name}/{layer}"][place] for name in names for layer in _layers(t)])
                 for m in ("own_imbalance", "predicted_own_imbalance")
             )
             for label, names in MARKED.items()
         }
         figures.draw_agreement(ax, points, low=0.01, high=1.5, title=f"{period} px")
     axes[0, 2].set_ylabel("")
-    handles, words = axes[0, 1].get_legend_handles_labels()
+    handles, words = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, words, ncols=len(words), loc="outside lower center", fontsize=6.5)
     return figures.svg(figure)
 

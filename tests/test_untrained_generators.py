@@ -103,7 +103,7 @@ def test_a_lattice_of_two_is_none_of_four() -> None:
 
 def test_the_map_of_a_batch_is_what_the_batch_shows() -> None:
     """Within 0.03: 64 latents, and channels that the map takes for independent."""
-    for name in ("deconvolution 3x3, last two", "deconvolution 4x4, last", "resize-convolution in all"):
+    for name in ("deconvolution 3x3, last two", "deconvolution 4x4, last", "resize-convolution, all"):
         network = generator(KINDS[name], "PyTorch", 32, 0)
         with torch.no_grad():
             images = network(torch.randn(64, LATENT, generator=torch.Generator().manual_seed(5)))
