@@ -69,9 +69,9 @@ def _pages(results: Results) -> Drawn:
                 "initialisation and side; what is below 0.01 is drawn there. The band is max(0.10, 15 %)."
             ],
         ),
-        _imbalances(t),
         pagebreak(),
         _contrasts(t),
+        _imbalances(t),
         paragraph(
             f"One draw is one seed of all weights, with {m['latents']} latents. Its contrast is the mean over them, its p twice "
             "the median of theirs, a p however dependent they are; draws are joined by Fisher's method, the two periods "
@@ -110,12 +110,14 @@ def _size_of_it(t: pd.DataFrame) -> list[Any]:
     ranks = t.loc[t["metric"] == "rank_correlation", "value"]
     off, off_fresh = (_differences(t, metric).abs().max() for metric in ("predicted_imbalance", FRESH))
     least, most = _margin(t)
+    icnr = [not v["found"] for v in verdicts(t).to_dict("records") if "ICNR" in v["model"]]
     return [
         strong("Even overlap is no cure: "),
         f"alone in the last layer, kernel 4, which its stride divides, has {even} dB at 2 px where kernel 3 has {odd} dB. Equal "
-        "sums of all phases are one: with ICNR neither sub-pixel layers nor deconvolutions have a lattice. ",
+        f"sums of all phases are one: with ICNR, which starts sub-pixel layers and deconvolutions so, {sum(icnr)} of {len(icnr)} "
+        "generators have no lattice. ",
         strong("Its size is known too. "),
-        f"Where a period is found, the map says at least {number(least, 3)}, elsewhere at most {number(most, 3)}. "
+        f"Where a period is found, the map says an imbalance of {number(least, 3)} or more, elsewhere {number(most, 3)} or less. "
         f"Means over draws are predicted to within {number(off, 3)}, and the ranks of the {len(KINDS)} kinds correlate by "
         f"{_range(list(ranks), 2)}. ",
         strong("Norms matter. "),
@@ -145,16 +147,16 @@ def _layers(t: pd.DataFrame) -> list[str]:
     return [layer for layer in dict.fromkeys(t["layer"]) if layer != ARTICLE]
 
 
-def _row(t: pd.DataFrame, model: str, layer: str, metric: str, period: int, kind: str = "") -> Row | None:
+def _row(t: pd.DataFrame, model: str, layer: str, metric: str, period: int, kind: str = "phase") -> Row | None:
     """One measurement; None where there is none."""
     at = (t["model"] == model) & (t["layer"] == layer) & (t["metric"] == metric) & (t["period"] == period)
-    found = t.loc[at & (t["kind"] == kind)] if kind else t.loc[at]
+    found = t.loc[at & (t["kind"] == kind)]
     return as_row(found.iloc[0].to_dict()) if len(found) else None
 
 
 def _value(t: pd.DataFrame, model: str, layer: str, metric: str, period: int) -> float:
     """A value; of a contrast the signed one."""
-    row = _row(t, model, layer, metric, period)
+    row = _row(t, model, layer, metric, period, "signed" if metric == "lattice_contrast" else "phase")
     return row.value if row else float("nan")
 
 
@@ -177,9 +179,9 @@ def _imbalances(t: pd.DataFrame) -> Block:
         ratios = (_value(t, name, PICTURED, metric, 4) for metric in ("phase_ratio", "predicted_ratio"))
         rows.append([*cells, *(number(ratio, 2) for ratio in ratios)])
     columns = {"enlarged by": "left"}
-    columns |= {f"{word}{p} px": "right" for p in PERIODS for word in ("", "predicted, ")}
+    columns |= {words: "right" for p in PERIODS for words in (f"{p} px", f"pred. {p}")}
     return table(
-        columns | {"most / least": "right", "predicted": "right"},
+        columns | {"most : least": "right", "pred.": "right"},
         rows,
         caption=[
             f"Own imbalance of energy over a period's phases, measured (95 % interval over draws) and predicted, and at 4 px "
@@ -234,13 +236,13 @@ def _samples(results: Results) -> bytes:
         images = results.arrays[f"samples/{name}/{PICTURED}"]
         gap = np.ones((images.shape[1], images.shape[2], GAP), images.dtype)
         row = np.concatenate([images[0], *(part for image in images[1:SHOWN] for part in (gap, image))], 2)
-        figures.draw_picture(ax, row, title=name.replace(", ", "\n")).title.set_fontsize(6.5)
+        figures.draw_picture(ax, row).set_title(name.replace(", ", "\n"), fontsize=6.5)
     return figures.svg(figure)
 
 
 @figures.styled
 def _agreement(results: Results) -> bytes:
-    t, arrays = results.table, results.arrays
+    t = results.table
     figure, axes = figures.new_figure(6.7, 2.4, 1, 3)
     contrasts = {}
     for label, (name, layer) in CONTRASTED.items():
@@ -248,18 +250,22 @@ def _agreement(results: Results) -> bytes:
         contrasts[label] = [(r.value, r.low, r.high, r.found) for r in found if r]
     figures.draw_contrasts(axes[0, 0], PERIODS, contrasts, "signed contrast")
     for place, (ax, period) in enumerate(zip(axes[0, 1:], PERIODS, strict=True)):
-        points = {
-            label: tuple(
-                np.concatenate([arrays[f"{m}/{name}/{layer}"][place] for name in names for layer in _layers(t)])
-                for m in ("own_imbalance", "predicted_own_imbalance")
-            )
-            for label, names in MARKED.items()
-        }
+        points = {label: _of_draws(results, names, place) for label, names in MARKED.items()}
         figures.draw_agreement(ax, points, low=0.01, high=1.5, title=f"{period} px")
     axes[0, 2].set_ylabel("")
     handles, words = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, words, ncols=len(words), loc="outside lower center", fontsize=6.5)
+    figure.legend(handles, words, ncols=len(words), columnspacing=1, loc="outside lower center", fontsize=6.5)
     return figures.svg(figure)
+
+
+def _of_draws(results: Results, names: Sequence[str], place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Measured and predicted own imbalance of every draw of some kinds at one period."""
+    places = [f"{name}/{layer}" for name in names for layer in _layers(results.table)]
+    measured, predicted = (
+        np.concatenate([results.arrays[f"{metric}/{where}"][place] for where in places])
+        for metric in ("own_imbalance", "predicted_own_imbalance")
+    )
+    return measured, predicted
 
 
 def main() -> None:
