@@ -265,7 +265,7 @@ def _mean(of_seeds: list[float]) -> dict[str, float]:
 def _of_the_article() -> list[dict[str, Any]]:
     """The contrasts of the article's own pictures, as `analyses.published_figures` measured them."""
     t = pd.read_csv(PUBLISHED, keep_default_na=False, na_values={n: [""] for n in ("value", "low", "high", "p")})
-    captions = {kind.caption for kind in KINDS.values()} - {""}
+    captions = sorted({kind.caption for kind in KINDS.values()} - {""})
     t = t.loc[t["model"].isin(captions) & (t["image"] == "") & (t["metric"] == "lattice_contrast")]
     return t.assign(layer=ARTICLE).drop(columns=["subject", "image"]).to_dict("records")
 
