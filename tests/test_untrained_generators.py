@@ -29,7 +29,7 @@ from analyses.untrained_generators import (
 from gradlens.compare import interval
 from gradlens.report.run import number
 from gradlens.results import Results
-from gradlens.spectra import phase_energy, phase_imbalance
+from gradlens.spectra import lattice_statistics, phase_energy, phase_imbalance
 from reports.untrained_generators import write_report
 
 
@@ -99,6 +99,14 @@ def test_a_lattice_of_two_is_none_of_four() -> None:
     assert values["signed, p", 2] <= 0.01 < values["signed, p", 4]
     assert values["own_imbalance", 2] > 0.3 > 0.1 > values["own_imbalance", 4]
     assert values["set_imbalance", 4] > 0.3
+
+
+def test_the_p_of_a_draw_is_twice_the_median_of_its_samples() -> None:
+    x = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    x[:, :, ::2] += torch.tensor([2.0, 0.3, 0.2, 0.0]).view(4, 1, 1, 1)
+    each = sorted(lattice_statistics(x, PERIODS).p_value["signed", 2].tolist())
+    assert each[0] < each[1] < each[2] < 0.5
+    assert measured(x)["signed, p", 2] == 2 * each[1]
 
 
 def test_the_map_of_a_batch_is_what_the_batch_shows() -> None:
