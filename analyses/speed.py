@@ -2,7 +2,9 @@
 
 On any device: `collect` against the bare autograd loop of the same network and batches, the metrics of a batch against one
 backward pass of a ResNet-18 through it, `energy_map` against one backward pass of one image, and `dream` against the bare
-passes that it needs and, where torch-lucent (0.1.8, with kornia 0.5.11) is installed, against Lucent. On a GPU also `collect`
+passes that it needs and, where torch-lucent (0.1.8, with kornia 0.5.11) is installed, against Lucent; the fused
+resize-convolution and the pixel deconvolution against a transposed convolution and against two steps, maps channels-last (on a
+GPU in bfloat16). On a GPU also `collect`
 of the compiled network in bfloat16 against captum's `Saliency` in float32. Weights are random. The two sides alternate, and
 so does which goes first; a pair gives a ratio, of which the median and the quartiles are told: other work on the machine
 slows both. Run: `python -m analyses.speed`, on a GPU `python -m analyses.speed --device cuda`.
@@ -29,6 +31,7 @@ from gradlens.gradients import collect
 from gradlens.models import Model, classifier
 from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder
 from gradlens.spectra import lattice_statistics
+from gradlens.upsampling import MaskedPixelDCL, ResizeConv, transposed
 
 PERIODS = (2, 4, 8, 16, 32)
 Prepare = Callable[[], Callable[[], object]]  # does what is not timed and returns what is
@@ -53,6 +56,9 @@ class Config:
     batches: Annotated[int, Parameter(help="In one timing.")] = 4
     dream_side: Annotated[int, Parameter(help="Of dreams in four octaves, in pixels.")] = 512
     dream_steps: Annotated[int, Parameter(help="In each octave, and against Lucent in all.")] = 10
+    channels: Annotated[int, Parameter(help="Of layers that enlarge.")] = 64
+    map_side: Annotated[int, Parameter(help="Of the maps that they enlarge, in pixels.")] = 64
+    maps: Annotated[int, Parameter(help="In a batch of these.")] = 4
     pairs: Annotated[int, Parameter(help="Timings of both sides.")] = 9
     device: Annotated[str, Parameter(help="cpu, cuda.")] = "cpu"
     seed: Annotated[int, Parameter(help="Of weights and images.")] = 0
@@ -126,6 +132,7 @@ def _cases(config: Config, device: torch.device) -> Iterator[Case]:
         )
     for name in config.networks:
         yield _dream_case(_network(name, config, device), name, config, device)
+    yield from _upsampling_cases(config, device)
     if find_spec("lucent") is None:
         say("torch-lucent is not installed: no dream beside its own")
     else:
@@ -184,6 +191,58 @@ def _dream_case(model: Model, name: str, config: Config, device: torch.device) -
         steps,
         1.15,
     )
+
+
+def _upsampling_cases(config: Config, device: torch.device) -> Iterator[Case]:
+    """Layers that enlarge by 2, forward and with backward, and what folding a kernel takes of a training step."""
+    c, dtype = config.channels, torch.bfloat16 if device.type == "cuda" else torch.float32
+    layers = {
+        "ResizeConv 3x3": ResizeConv(c, c),
+        "two steps": ResizeConv(c, c, fused=False),
+        "MaskedPixelDCL 2x2": MaskedPixelDCL(c, c, kernel_size=2),
+        "ConvTranspose2d 4x4": transposed(c, c),
+    }
+    layers = {name: layer.to(device, dtype).to(memory_format=torch.channels_last) for name, layer in layers.items()}  # type: ignore[call-overload]
+    x = torch.randn(config.maps, c, config.map_side, config.map_side, device=device, dtype=dtype)
+    x = x.to(memory_format=torch.channels_last)
+    words = f"{c} channels, {config.map_side} px, batch {config.maps}"
+    for ours, peer, bars in (
+        ("ResizeConv 3x3", "ConvTranspose2d 4x4", (1.10, 1.10)),
+        ("ResizeConv 3x3", "two steps", (1 / 1.8, 1 / 1.8)),
+        ("MaskedPixelDCL 2x2", "ConvTranspose2d 4x4", (None, 1.3)),
+    ):
+        for kind, train, bar in zip(("forward", "training"), (_forward, _training), bars, strict=True):
+            if bar is not None:
+                one, two = layers[ours], layers[peer]
+                yield Case(
+                    words, f"{ours}, {kind}", lambda f=train, m=one: lambda: f(m, x), f"{peer}, {kind}",
+                    lambda f=train, m=two: lambda: f(m, x), config.maps, bar,
+                )  # fmt: skip
+    layer = cast(ResizeConv, layers["ResizeConv 3x3"])
+
+    def folded() -> None:
+        kernel = layer.kernel()
+        torch.autograd.grad(kernel, layer.weight, torch.ones_like(kernel))
+
+    yield Case(
+        words,
+        "fold",
+        lambda: folded,
+        "ResizeConv 3x3, training",
+        lambda: lambda: _training(layer, x),
+        config.maps,
+        0.03,
+    )
+
+
+def _forward(layer: nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        layer(x)
+
+
+def _training(layer: nn.Module, x: Tensor) -> None:
+    leaf = x.detach().requires_grad_()
+    torch.autograd.grad(layer(leaf).float().square().sum(), [leaf, *layer.parameters()])
 
 
 def _lucent_case(model: Model, layer: str, config: Config) -> Case:

@@ -11,22 +11,37 @@ from gradlens.results import COLUMNS
 def test_every_case_has_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analyses.speed.find_spec", lambda name: None)  # of Lucent, which is nobody's requirement
     config = Config(
-        ("test_resnet",), side=64, batch_size=2, large_batch=2, batches=1, pairs=3, dream_side=64, dream_steps=1
+        ("test_resnet",),
+        side=64,
+        batch_size=2,
+        large_batch=2,
+        batches=1,
+        pairs=3,
+        dream_side=64,
+        dream_steps=1,
+        channels=4,
+        map_side=8,
+        maps=1,
     )
     table = run(config).table
     assert list(table.columns) == list(COLUMNS)
     assert list(dict.fromkeys(table["model"])) == [
         "test_resnet, 64 px, batch 2", "resnet18, 64 px, batch 2", "test_resnet, 64 px, batch 1",
-        "test_resnet, 64 px, 4 octaves, layer2",
+        "test_resnet, 64 px, 4 octaves, layer2", "4 channels, 8 px, batch 1",
     ]  # fmt: skip
     ratios = table[table["metric"] == "ratio"]
     assert ratios["kind"].tolist() == [
         "collect / autograd loop", "lattice_statistics / backward pass", "energy_map / backward pass",
         "dream / bare passes",
+        "ResizeConv 3x3, forward / ConvTranspose2d 4x4, forward", "ResizeConv 3x3, training / ConvTranspose2d 4x4, training",
+        "ResizeConv 3x3, forward / two steps, forward", "ResizeConv 3x3, training / two steps, training",
+        "MaskedPixelDCL 2x2, training / ConvTranspose2d 4x4, training", "fold / ResizeConv 3x3, training",
     ]  # fmt: skip
     assert (table.loc[table["metric"] != "bar", "n"] == 3).all()
     assert (ratios["low"] <= ratios["value"]).all() and (ratios["value"] <= ratios["high"]).all()
-    assert table.loc[table["metric"] == "bar", "value"].tolist() == [1.05, 0.25, 3.0, 1.15]
+    assert table.loc[table["metric"] == "bar", "value"].tolist() == [
+        1.05, 0.25, 3.0, 1.15, 1.1, 1.1, 1 / 1.8, 1 / 1.8, 1.3, 0.03,
+    ]  # fmt: skip
 
 
 def test_sides_alternate_after_a_warming_run_and_preparation_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
