@@ -54,6 +54,7 @@ PAPER = {  # table 2: training and prediction over those of the U-Net with DCL
     MASKED: (464.5 / 365.4, 207 / 162),
 }
 PHOTOGRAPH, NOISE, UNBIASED = "photographs", "noise", "noise, biases 0"
+LAST, INSIDE = PLACES = ("last layer", "inside")  # of a trained network
 WIDTH = 64  # channels of what is counted and timed
 OUT = 16  # channels of untrained layers on images
 FEATURES, CROP, BATCH, RATE = 24, 24, 16, 2e-3  # of the networks that are trained
@@ -294,20 +295,25 @@ def _correlated(name: str, subject: str, x: Tensor) -> Iterator[dict[str, Any]]:
 # Trained
 
 
-def network(make: Layer) -> nn.Sequential:
-    """Two convolutions at low resolution, then the layer, which writes the image."""
+def network(make: Layer, *, inside: bool) -> nn.Sequential:
+    """Two convolutions at low resolution, then the layer: it writes the image, or `inside` features for a last convolution.
+
+    As the last layer a map in sequence knows of the input what the three channels of the map before it hold, and no more.
+    """
+    last = (
+        [make(FEATURES, FEATURES), nn.ReLU(), nn.Conv2d(FEATURES, 3, 3, padding=1)] if inside else [make(FEATURES, 3)]
+    )
     return nn.Sequential(
-        nn.Conv2d(3, FEATURES, 3, padding=1), nn.ReLU(), nn.Conv2d(FEATURES, FEATURES, 3, padding=1), nn.ReLU(),
-        make(FEATURES, 3),
-    )  # fmt: skip
+        nn.Conv2d(3, FEATURES, 3, padding=1), nn.ReLU(), nn.Conv2d(FEATURES, FEATURES, 3, padding=1), nn.ReLU(), *last
+    )
 
 
-def train(make: Layer, seen: Sequence[Tensor], steps: int, seed: int) -> nn.Module:
+def train(make: Layer, seen: Sequence[Tensor], steps: int, seed: int, *, inside: bool = False) -> nn.Module:
     """The network after so many steps of doubling the size of halved crops; the same crops for every layer."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = network(make)
+        model = network(make, inside=inside)
     optimiser = torch.optim.Adam(model.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     for _ in range(steps):
@@ -334,30 +340,29 @@ def _trained(
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """What trained networks leave in their error, over seeds: mean, least and largest; pictures of the first network."""
     target = torch.stack(list(evaluated))
-    values: dict[tuple[str, str, str], list[float]] = {}
+    values: dict[tuple[str, str, str, str], list[float]] = {}
     arrays: dict[str, np.ndarray] = {}
-    for seed in range(config.seed, config.seed + config.seeds):
-        model = train(make, seen, config.steps, seed)
+    for seed, layer in product(range(config.seed, config.seed + config.seeds), PLACES):
+        model = train(make, seen, config.steps, seed, inside=layer == INSIDE)
         with torch.no_grad():
             y = torch.cat([model(F.avg_pool2d(image[None], 2)) for image in target])
             grey = model(torch.full((1, 3, 32, 32), 0.5))[0]
         error = (y - target)[..., BORDER:-BORDER, BORDER:-BORDER]
-        for subject, x in (("error", error), ("output", y[..., BORDER:-BORDER, BORDER:-BORDER])):
-            for row in _lattice(x, model=name, subject=subject, layer="trained").to_dict("records"):
-                values.setdefault((subject, "lattice_contrast", row["kind"]), []).append(row["value"])
-        values.setdefault(("error", "psnr", ""), []).append(-10 * error.square().mean().log10().item())
-        values.setdefault(("error", "correlation", "mean"), []).append(correlations(error).mean().item())
+        for row in _lattice(error, model=name, subject="error", layer=layer).to_dict("records"):
+            values.setdefault((layer, "error", "lattice_contrast", row["kind"]), []).append(row["value"])
+        values.setdefault((layer, "error", "psnr", ""), []).append(-10 * error.square().mean().log10().item())
+        values.setdefault((layer, "error", "correlation", "mean"), []).append(correlations(error).mean().item())
         flat = grey[:, BORDER:-BORDER, BORDER:-BORDER]
         departure = (flat - flat.mean((1, 2), keepdim=True)).square().mean().sqrt().item()
-        values.setdefault(("grey", "rms", ""), []).append(LEVEL * departure)
-        if seed == config.seed:
+        values.setdefault((layer, "grey", "rms", ""), []).append(LEVEL * departure)
+        if seed == config.seed and layer == LAST:
             middle = slice(SIDE // 2 - SHOWN // 2, SIDE // 2 - SHOWN // 2 + SHOWN)
             arrays = {f"picture/{name}": y[0, :, middle, middle].numpy(), f"grey/{name}": flat[:, :16, :16].numpy()}
     units = {"lattice_contrast": "dB", "psnr": "dB", "rms": "levels"}
     rows = [
-        _row(name, subject, metric, float(np.mean(each)), units.get(metric, "1"), kind=kind, layer="trained",
+        _row(name, subject, metric, float(np.mean(each)), units.get(metric, "1"), kind=kind, layer=layer,
              period=2 if metric == "lattice_contrast" else np.nan, low=min(each), high=max(each), n=len(each))
-        for (subject, metric, kind), each in values.items()
+        for (layer, subject, metric, kind), each in values.items()
     ]  # fmt: skip
     return rows, arrays
 

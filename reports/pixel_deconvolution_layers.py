@@ -6,11 +6,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analyses.pixel_deconvolution_layers import DCL, EQUATIONS, EVEN, LAYERS, MASKED, NOISE, PAPER, PHOTOGRAPH, UNBIASED
+from analyses.pixel_deconvolution_layers import (
+    DCL,
+    EQUATIONS,
+    EVEN,
+    INSIDE,
+    LAST,
+    LAYERS,
+    MASKED,
+    NOISE,
+    PAPER,
+    PHOTOGRAPH,
+    PLACES,
+    UNBIASED,
+)
 from gradlens import figures
 from gradlens.report import Drawn
 from gradlens.report.document import answer, heading, paragraph, picture, plain, strong, table
-from gradlens.report.run import Row, as_row, enumeration, number, share, span
+from gradlens.report.run import Row, as_row, number, share, span
 from gradlens.results import Results
 from reports.pages import draw_from_command_line, write_pages
 
@@ -49,8 +62,9 @@ def _pages(results: Results) -> Drawn:
                 "over mean (in brackets measured on noise). Kernels are 2x2 as in figure 4, four of which are the 4x4 of a DCL, "
                 "unless they are called 3x3."
             ],
+            stretch="phase energies",
         ),
-        picture("figures/reads.svg", alt="Output pixels, joined where one reads the other", width=0.9, caption=[
+        picture("figures/reads.svg", alt="Output pixels, joined where one reads the other", width=0.8, caption=[
             "Output pixels by phase, joined where one reads the other: none of a DCL, whose pixels read the input alone."
         ]),
         heading("Time"),
@@ -64,21 +78,21 @@ def _pages(results: Results) -> Drawn:
         paragraph(f"{untrained(t)} {grey(t)}", sticky=True),
         picture("figures/contrasts.svg", alt="Contrast of every layer at 2 px, signed and envelope", caption=[
             f"Contrast at 2 px. Untrained: means of {n['draws']} layers, each on its own input, 95 % bootstrap intervals. "
-            f"Error: of {n['seeds']} networks with each layer, which double the size of {photographs} photographs they have not "
-            f"seen, mean and range over networks. Made by {command}."
+            f"Error: of {n['seeds']} networks with each layer, as the last one and inside, which double the size of "
+            f"{photographs} photographs they have not seen, mean and range over networks. Made by {command}."
         ]),
         picture("figures/pictures.svg", alt="A detail as each trained network draws it, and what it makes of grey", caption=[
-            "The same detail as the first network with each layer draws it, and below what it makes of an even grey "
+            "The same detail as the first network with each as its last layer draws it, and below what it makes of an even grey "
             "(green channel, 16 px), on one scale."
         ]),
         table(
             {"layer": "left"}
-            | dict.fromkeys(("noise: mean", "rms", "photographs", "error", "PSNR, dB", "grey"), "right"),
+            | dict.fromkeys(("mean", "rms", "photos", "PSNR, last", "error", "grey", "PSNR, inside", "error ", "grey "), "right"),
             [_found(t, name) for name in LAYERS],
             caption=[
-                "Correlation of adjacent output pixels. Untrained, on noise without biases: mean over pairs, and rms, whose "
-                "signs do not cancel; on photographs the mean. Trained: of the error. PSNR: mean and range over networks. Grey: "
-                "rms of the lattice made of an even grey, in levels of 255."
+                "Mean, rms: correlation of adjacent output pixels of untrained layers on noise without biases (signs do not "
+                "cancel in the rms); photos: its mean on photographs. Trained, as last layer and inside: PSNR in dB, mean and "
+                "range over networks; correlation of adjacent pixels of the error; rms of the lattice made of an even grey."
             ],
         ),
     ]  # fmt: skip
@@ -103,6 +117,9 @@ def _any(t: pd.DataFrame, subject: str) -> Row:
 
 
 def _contrast(t: pd.DataFrame, name: str, subject: str, kind: str) -> Row:
+    """Of an untrained layer on a subject, or of the error of networks with it in a place."""
+    if subject in PLACES:
+        return found(t, name, "error", "lattice_contrast", kind, subject)
     return found(t, name, subject, "lattice_contrast", kind)
 
 
@@ -124,10 +141,13 @@ def solved(t: pd.DataFrame) -> str:
 def trained(t: pd.DataFrame) -> str:
     """The lattice of the error after training, beside the transposed convolution and the resize."""
     words = [
-        f"{name} {enumeration([number(_contrast(t, name, 'error', kind).value) for kind in KINDS])}"
+        f"{name} {number(_contrast(t, name, LAST, 'signed').value)} and {number(_contrast(t, name, INSIDE, 'signed').value)}"
         for name in (DCL, "iPixelDCL", "PixelDCL", MASKED, EVEN)
     ]
-    return f"After training the error has at 2 px, signed and envelope in dB: {'; '.join(words)}."
+    return (
+        f"After training the error has at 2 px a signed contrast in dB, where the layer is the last one and where a convolution "
+        f"follows, of: {'; '.join(words)}."
+    )
 
 
 def linked(t: pd.DataFrame) -> str:
@@ -165,13 +185,14 @@ def untrained(t: pd.DataFrame) -> str:
 
 
 def grey(t: pd.DataFrame) -> str:
-    """What is left after training where nothing is to be seen."""
-    left = {name: found(t, name, "grey", "rms").value for name in LAYERS}
-    most = max(left, key=lambda name: left[name])
+    """What is left after training where nothing is to be seen, and why equation 3 is a narrow last layer."""
+    words = [
+        f"{name} {' and '.join(number(found(t, name, 'grey', 'rms', layer=place).value, 2) for place in PLACES)}"
+        for name in (DCL, "iPixelDCL", "PixelDCL", MASKED, EVEN)
+    ]
     return (
-        f"Of an even grey the trained networks make a lattice of {number(left[DCL], 2)} levels of 255 with DCL 4x4, "
-        f"{number(left[MASKED], 2)} with the masked form, at most {number(left[most], 2)} ({most}), and {number(left[EVEN], 2)} "
-        "with the resize."
+        f"Of an even grey the trained networks make a lattice of, in levels of 255, {'; '.join(words)}. As the last layer, maps "
+        "of eq. 3 and figure 4 know of the input what the three channels of the first map hold, those of eq. 2 all of it."
     )
 
 
@@ -209,14 +230,19 @@ def _counts(t: pd.DataFrame, name: str) -> list[str]:
 def _found(t: pd.DataFrame, name: str) -> list[str]:
     """The line of the second table."""
     noise = [found(t, name, UNBIASED, "correlation", kind).value for kind in ("mean", "rms")]
-    psnr = found(t, name, "error", "psnr")
+    cells = []
+    for place in PLACES:
+        psnr = found(t, name, "error", "psnr", layer=place)
+        cells += [
+            f"{number(psnr.value)} ({number(psnr.low)}\u2013{number(psnr.high)})",
+            number(found(t, name, "error", "correlation", "mean", place).value, 2),
+            number(found(t, name, "grey", "rms", layer=place).value, 2),
+        ]
     return [
         name,
-        *(number(value, 3) for value in noise),
+        *(number(value, 2) for value in noise),
         number(found(t, name, PHOTOGRAPH, "correlation", "mean").value, 2),
-        number(found(t, name, "error", "correlation", "mean").value, 2),
-        f"{number(psnr.value, 2)} ({span(psnr, 2)})",
-        number(found(t, name, "grey", "rms").value, 2),
+        *cells,
     ]
 
 
@@ -269,7 +295,7 @@ def _draw_lines(
 @figures.styled
 def _reads_figure(results: Results) -> bytes:
     names = [name for name in LAYERS if len(results.arrays[f"reads/{name}"])]
-    figure, axes = figures.new_figure(6.7, 1.65, 1, len(names))
+    figure, axes = figures.new_figure(6.7, 1.45, 1, len(names))
     for ax, name in zip(axes[0], names, strict=True):
         _draw_reads(ax, results.arrays[f"reads/{name}"], title=name)
     return figures.svg(figure)
@@ -277,8 +303,14 @@ def _reads_figure(results: Results) -> bytes:
 
 @figures.styled
 def _contrasts_figure(t: pd.DataFrame) -> bytes:
-    subjects = {NOISE: "noise", UNBIASED: "noise, biases 0", PHOTOGRAPH: "photographs", "error": "error, trained"}
-    figure, axes = figures.new_figure(6.7, 2.1, 1, len(subjects), sharey=True)
+    subjects = {
+        NOISE: NOISE,
+        UNBIASED: UNBIASED,
+        PHOTOGRAPH: PHOTOGRAPH,
+        LAST: "error, last layer",
+        INSIDE: "error, inside",
+    }
+    figure, axes = figures.new_figure(6.7, 1.9, 1, len(subjects), sharey=True)
     for ax, (subject, title) in zip(axes[0], subjects.items(), strict=True):
         series = {
             kind: [(r.value, r.low, r.high) for r in (_contrast(t, name, subject, kind) for name in LAYERS)]
@@ -309,7 +341,7 @@ def _pictures_figure(results: Results) -> bytes:
 @figures.styled
 def _time_figure(t: pd.DataFrame) -> bytes:
     kinds = ("training", "prediction")
-    figure, axes = figures.new_figure(6.7, 1.9, 1, 2, sharey=True)
+    figure, axes = figures.new_figure(6.7, 1.75, 1, 2, sharey=True)
     for ax, subject in zip(axes[0], ("layer", "U-Net"), strict=True):
         series: dict[str, Sequence[tuple[float, float, float]]] = {
             kind: [(r.value, r.low, r.high) for r in (found(t, n, subject, "time_ratio", kind) for n in LAYERS)]
