@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradlens.convolution import CONVOLUTIONS, convolution, sequence
+from gradlens.convolution import convolution, sequence
 from gradlens.filters import CONVOLVE, axes, whole
 
 
@@ -177,9 +177,9 @@ class MaskedPixelDCL(nn.Module):
     resolution (1x2 and 2x1 at scale 2); what it makes of the c-th is part of phase (c - r) mod s. These taps are what is stored,
     `masked[k]` for the k-th residue in the order of `phases`, and `kernel()` is W. Certificates as of `PixelDCL`.
 
-    Cost: (A + s T C') / s^D multiplications an output, A = m^D (C + C' s (s - 1) / 2) and T = (2 s - 1)^D - 1 - (s - 1) 2^D taps that
-    are not masked, and (A + T C') C' parameters, with (s + 1) C' biases (s C' in one dimension). At scale 2, m = 2 and C = C':
-    4 C, as a 4x4 transposed convolution, and 12 C^2 parameters instead of 16.
+    Cost: (A + s T C') / s^D multiplications an output, with A = m^D (C + C' s (s - 1) / 2) and T = (2 s - 1)^D - 1 - (s - 1) 2^D,
+    the taps that are not masked; (A + T C') C' parameters and (s + 1) C' biases (s C' in one dimension). At scale 2, m = 2 and
+    C = C': 4 C, as a 4x4 transposed convolution, and 12 C^2 parameters instead of 16.
 
     Args:
         in_channels, out_channels: C and C'.
@@ -224,7 +224,7 @@ class MaskedPixelDCL(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the masked taps and their bias as `torch.nn.Conv2d` does, for as many as a pixel meets on average."""
         for conv in self.k.modules():
-            if isinstance(conv, tuple(CONVOLUTIONS.values())):
+            if isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 conv.reset_parameters()
         taps = sum(weight[0].numel() for weight in self.masked)
         bound = (self.scale * taps / len(self.rest)) ** -0.5 if self.rest else 0.0
