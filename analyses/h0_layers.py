@@ -4,7 +4,8 @@ The networks of table 1 of Sugawara, Shiota and Kiya 2018 (figure 2, U = 4): dec
 resize-convolution, with the hold H0 behind them after training (A), while training (B) and inside the kernel (C). Of each,
 untrained and trained on luma with the squared error: its steady state after a step of several heights (eq. 7, 10), the
 sums of its polyphase filters and its biases (eq. 2, 8, 9), the lattices of Set5 and Set14 enlarged, and PSNR beside the paper's
-(of another loss and 200,000 steps). Then table 2, seconds at five sizes, and what it does not have: resize-convolution, fused.
+(of another loss and 200,000 steps). Then table 2, seconds at five sizes, and what it does not have: resize-convolution, fused,
+and transposed convolutions written as sub-pixel convolutions.
 
 Run: `python -m analyses.h0_layers ASSETS`, with the folder `data/sr` in ASSETS.
 """
@@ -29,6 +30,7 @@ from gradlens.compare import measure
 from gradlens.console import application, progress, say
 from gradlens.console import run as run_command
 from gradlens.geometry import certify
+from gradlens.redesign import swap
 from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder
 from gradlens.spectra import LatticeStream
 from gradlens.upsampling import HeldInside, ResizeConv, held_after, hold_b, subpixel, transposed
@@ -76,6 +78,10 @@ TIMED: dict[str, Make] = {
     "Sub-pixel + H0, A or B": TRAINED["Sub-pixel + H0, B"],
     RESIZE: lambda: ResizeConv(32, 1, scale=SCALE, kernel_size=9, fused=False),
     "ResizeConv, fused": TRAINED[RESIZE],
+    "ResizeConv, fused, as sub-pixel": lambda: _as_subpixel(
+        ResizeConv(32, 1, scale=SCALE, kernel_size=9).as_transposed()
+    ),
+    "Deconv, as sub-pixel": lambda: _as_subpixel(TRAINED[DECONV]()),
 }
 PAPER_SECONDS = {  # of table 2, at SIZES
     DECONV: (0.00871, 0.0185, 0.0244, 0.0291, 0.0343),
@@ -95,7 +101,7 @@ class Config:
     assets: Annotated[Path, Parameter(help="Folder with the published data.")]
     _: KW_ONLY
     steps: Annotated[int, Parameter(help="Of training.")] = 1500
-    batch_size: Annotated[int, Parameter(help="Patches in a step.")] = 16
+    batch_size: Annotated[int, Parameter(help="Patches in a step.")] = 8
     rate: Annotated[float, Parameter(help="Of Adam.")] = 1e-3
     seeds: Annotated[int, Parameter(help="Trained networks of each kind.")] = 3
     untrained: Annotated[int, Parameter(help="Untrained networks of each kind.")] = 10
@@ -188,7 +194,7 @@ def luma(path: Path) -> np.ndarray:
 def resized(y: np.ndarray, factor: float) -> np.ndarray:
     """By PIL's bicubic kernel, which smooths where it shrinks."""
     size = round(y.shape[1] * factor), round(y.shape[0] * factor)
-    return np.asarray(Image.fromarray(y).resize(size, Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(y).resize(size, Image.Resampling.BICUBIC))
 
 
 def patches(folder: Path) -> tuple[Tensor, Tensor]:
@@ -267,6 +273,12 @@ def _contrast(table: pd.DataFrame, period: int, kind: str) -> float:
 
 
 # Time
+
+
+def _as_subpixel(layer: nn.Module) -> nn.Module:
+    """A transposed convolution written as a convolution and a shuffle: the same numbers."""
+    example = torch.zeros(1, 32, 16, 16)
+    return swap(nn.Sequential(layer), to="subpixel", example=example).model.get_submodule("0")
 
 
 @torch.no_grad()

@@ -496,6 +496,14 @@ def test_channels_last_stays_and_says_the_same(name: str) -> None:
     torch.testing.assert_close(y, plain)
 
 
+@SCALES
+@ORDERS
+@pytest.mark.parametrize("kernel_size", [1, 3, 4, 9])
+def test_no_hold_inside_hands_on_a_view_of_a_larger_map(scale: int, order: int, kernel_size: int) -> None:
+    layer = HeldInside(2, 3, scale=scale, order=order, kernel_size=kernel_size)
+    assert layer(torch.rand(1, 2, 6, 5)).is_contiguous()
+
+
 @EVERY
 @pytest.mark.parametrize("training", [True, False])
 def test_it_compiles_without_a_break_and_trains(name: str, training: bool) -> None:
