@@ -25,7 +25,9 @@ from gradlens.console import run as run_command
 from gradlens.geometry import Certificate, certify
 from gradlens.geometry.certificate import Direction
 from gradlens.results import Results, circumstances, new_run, run_folder
+from gradlens.upsampling import HeldInside, IPixelDCL, MaskedPixelDCL, PixelDCL
 
+CHANNELS = (layers.CHANNELS,) * 2
 LAYER = (layers.CHANNELS, 24, 24)
 WIDE = (layers.CHANNELS, 64, 64)
 SHOWN = 16  # pixels a side of a response that is kept
@@ -70,9 +72,9 @@ ENLARGING: dict[str, Case] = {
     "deconvolution 4x4, equalised": Case(
         lambda: layers.equalised_transposed(layers.deconvolution(4)), LAYER, "002", "eq. 8 suffices", "pass"
     ),
-    "deconvolution 4x4, hold inside": Case(layers.held_inside, LAYER, "002", "approach C: constant", "pass"),
+    "deconvolution 4x4, hold inside": Case(lambda: HeldInside(*CHANNELS), LAYER, "002", "approach C: constant", "pass"),
     "deconvolution 3x3, hold": Case(
-        lambda: nn.Sequential(layers.deconvolution(3), layers.Hold()), LAYER, "002", OF_HOLD, "pass"
+        lambda: nn.Sequential(layers.deconvolution(3), layers.held()), LAYER, "002", OF_HOLD, "pass"
     ),
     "sub-pixel": Case(
         lambda: layers.subpixel(icnr=False, one_bias=False), LAYER, "002", "periodic unless eq. 8 and 9 hold", "fail"
@@ -84,14 +86,14 @@ ENLARGING: dict[str, Case] = {
         lambda: layers.subpixel(icnr=True, one_bias=False), LAYER, "002", "eq. 9 is needed too", "fail"
     ),
     "sub-pixel, hold": Case(
-        lambda: nn.Sequential(layers.subpixel(icnr=False, one_bias=False), layers.Hold()), LAYER, "002", OF_HOLD, "pass"
+        lambda: nn.Sequential(layers.subpixel(icnr=False, one_bias=False), layers.held()), LAYER, "002", OF_HOLD, "pass"
     ),
     "nearest resize, convolution": Case(lambda: layers.resize_convolution("nearest"), LAYER, "001", "no artifacts", "pass"),
     "bilinear resize, convolution": Case(lambda: layers.resize_convolution("bilinear"), LAYER, "001", "no artifacts", "pass"),
-    "PixelDCL": Case(layers.PixelDCL, LAYER, "004", OF_PIXEL, "pass"),
-    "iPixelDCL": Case(lambda: layers.PixelDCL(from_input=True), LAYER, "004", "solves it to some extent"),
-    "PixelDCL, masked": Case(layers.MaskedPixelDCL, LAYER, "004", OF_PIXEL, "pass"),
-    "PixelDCL, hold": Case(lambda: nn.Sequential(layers.PixelDCL(), layers.Hold()), LAYER, "002", OF_HOLD, "pass"),
+    "PixelDCL": Case(lambda: PixelDCL(*CHANNELS), LAYER, "004", OF_PIXEL, "pass"),
+    "iPixelDCL": Case(lambda: IPixelDCL(*CHANNELS), LAYER, "004", "solves it to some extent"),
+    "PixelDCL, masked": Case(lambda: MaskedPixelDCL(*CHANNELS), LAYER, "004", OF_PIXEL, "pass"),
+    "PixelDCL, hold": Case(lambda: nn.Sequential(PixelDCL(*CHANNELS), layers.held()), LAYER, "002", OF_HOLD, "pass"),
     "windowed sinc": Case(lambda: layers.windowed_sinc(normalised=False), LAYER, "ours", "phases nearly equal"),
     "windowed sinc, phases normalised": Case(lambda: layers.windowed_sinc(normalised=True), LAYER, "ours", "", "pass"),
     "deconvolution, ReLU, deconvolution": Case(
@@ -113,7 +115,7 @@ SHRINKING: dict[str, Case] = {
         lambda: layers.equalised_strided(layers.strided(4)), WIDE, "002", "eq. 8 suffices", "pass", "signed"
     ),
     "blur, convolution 3x3, stride 2": Case(
-        lambda: nn.Sequential(layers.binomial(), layers.strided(3)),
+        lambda: nn.Sequential(layers.blurred(), layers.strided(3)),
         WIDE,
         "Zhang 2019",
         "less aliasing",
@@ -121,7 +123,7 @@ SHRINKING: dict[str, Case] = {
         "signed",
     ),
     "hold, convolution 3x3, stride 2": Case(
-        lambda: nn.Sequential(layers.Hold(), layers.strided(3)),
+        lambda: nn.Sequential(layers.held(), layers.strided(3)),
         WIDE,
         "Kinoshita 2020",
         "kills the comb",

@@ -88,7 +88,7 @@ def mnist(config: Config) -> Pictures:
 def style(config: Config) -> Pictures:
     """Photographs of 256 px, and what two style-transfer networks make of them."""
     painters = {
-        name: _filled(
+        name: filled(
             networks.StyleTransfer(), config.assets / "weights" / "style" / f"lengstrom_{name}_fp16.safetensors"
         )
         for name in ("wave", "la_muse")
@@ -97,24 +97,24 @@ def style(config: Config) -> Pictures:
         name, picture = Path(photograph.name).stem, photograph.open().convert("RGB")
         yield REAL, name, picture
         for painter, network in painters.items():
-            yield painter, name, _picture(network(255 * _pixels(picture)) / 255)
+            yield painter, name, _picture(network(255 * pixels(picture)) / 255)
 
 
 def set5_luma(config: Config) -> Pictures:
     """The luma of Set5, and what LapSRN and bicubic enlargement make of a quarter of it."""
-    network = _filled(networks.LapSRN(), config.assets / "weights" / "lapsrn" / "lapsrn_x4.safetensors")
-    for name, whole, small, bicubic in _quartered(config):
-        yield REAL, name, _picture(_luma(_pixels(whole)))
-        yield "lapsrn", name, _picture(network(_luma(_pixels(small))))
-        yield "bicubic", name, _picture(_luma(_pixels(bicubic)))
+    network = filled(networks.LapSRN(), config.assets / "weights" / "lapsrn" / "lapsrn_x4.safetensors")
+    for name, whole, small, bicubic in quartered(config.assets / "data" / "sr" / "set5", config.count):
+        yield REAL, name, _picture(luma(pixels(whole)))
+        yield "lapsrn", name, _picture(network(luma(pixels(small))))
+        yield "bicubic", name, _picture(luma(pixels(bicubic)))
 
 
 def set5(config: Config) -> Pictures:
     """Set5 in colour, and what SRGAN and bicubic enlargement make of a quarter of it."""
-    network = _filled(networks.SRGANGenerator(), config.assets / "weights" / "srgan" / "netG_epoch_4_100.pth")
-    for name, whole, small, bicubic in _quartered(config):
+    network = filled(networks.SRGANGenerator(), config.assets / "weights" / "srgan" / "netG_epoch_4_100.pth")
+    for name, whole, small, bicubic in quartered(config.assets / "data" / "sr" / "set5", config.count):
         yield REAL, name, whole
-        yield "srgan", name, _picture(network(_pixels(small)))
+        yield "srgan", name, _picture(network(pixels(small)))
         yield "bicubic", name, bicubic
 
 
@@ -180,7 +180,7 @@ def _measured(folder: Path, model: str, subject: str) -> pd.DataFrame:
     stream = LatticeStream(PERIODS)
     found = photographs(folder)
     for photograph in found:
-        stream.update(_pixels(photograph.open()))
+        stream.update(pixels(photograph.open()))
     return measure(stream.compute(), model=model, subject=subject, names=[p.name for p in found])
 
 
@@ -193,14 +193,15 @@ def _drawn(generator: models.Model, config: Config) -> Pictures:
         yield "dcgan", f"sample-{number:05}", _picture(generator(z[None]))
 
 
-def _filled(network: nn.Module, weights: Path) -> nn.Module:
+def filled(network: nn.Module, weights: Path) -> nn.Module:
+    """`network` with the weights of a file, in eval mode, frozen."""
     fill(network, read_state(weights), weights.name)
     return network.eval().requires_grad_(False)
 
 
-def _quartered(config: Config) -> Iterator[tuple[str, Image.Image, Image.Image, Image.Image]]:
-    """Of each picture of Set5: name, the picture with sides cut to multiples of 4, a quarter of it, that enlarged."""
-    for photograph in photographs(config.assets / "data" / "sr" / "set5", limit=config.count):
+def quartered(folder: Path, limit: int | None = None) -> Iterator[tuple[str, Image.Image, Image.Image, Image.Image]]:
+    """Of each picture in a folder: name, the picture with sides cut to multiples of 4, a quarter of it, that enlarged."""
+    for photograph in photographs(folder, limit=limit):
         picture = photograph.open().convert("RGB")
         width, height = (4 * (side // 4) for side in picture.size)
         whole = picture.crop((0, 0, width, height))
@@ -208,13 +209,13 @@ def _quartered(config: Config) -> Iterator[tuple[str, Image.Image, Image.Image, 
         yield Path(photograph.name).stem, whole, small, small.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _pixels(picture: Image.Image) -> Tensor:
+def pixels(picture: Image.Image) -> Tensor:
     """`[1 C H W]` in [0, 1]."""
     levels = np.asarray(picture, dtype=np.float32) / 255
     return torch.from_numpy(levels[None, None] if levels.ndim == 2 else levels.transpose(2, 0, 1)[None].copy())
 
 
-def _luma(x: Tensor) -> Tensor:
+def luma(x: Tensor) -> Tensor:
     """Y in 16/255 to 235/255, `[N 1 H W]`, of RGB `[N 3 H W]` in [0, 1]."""
     return (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True) + 16 / 255
 

@@ -1,4 +1,4 @@
-"""The layers of the source papers as small modules with random weights: what enlarges and what shrinks, with and without cure.
+"""Layers that are certified beside those of `gradlens.upsampling` and `downsampling`: bare, with cures by hand, broken ones.
 
 Sources: 002 = Sugawara, Shiota, Kiya 2018 (zero-order hold: approach A is behind the layer, C inside it); 004 = Gao et al.
 2017 (pixel deconvolution); Shi et al. 2016 and Aitken et al. 2017 (sub-pixel convolution, ICNR); Zhang 2019 (blur before a
@@ -9,75 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gradlens.filters import Filter, binomial, hold
+
 CHANNELS = 3
 
 
-class Hold(nn.Module):
-    """The zero-order hold of 002, eq. 4, as a mean: each pixel with those before it, `factor` an axis, the border repeated.
-
-    Args:
-        factor: U.
-    """
-
-    def __init__(self, factor: int = 2) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(x, [self.factor - 1, 0] * 2, mode="replicate"), self.factor, stride=1)
-
-
-class PixelDCL(nn.Module):
-    """Pixel deconvolution by 2 (004, eq. 3): each intermediate map is a convolution of those before it.
-
-    F1 = F * k1, F2 = F1 * k2, F3 = [F1, F2] * k3, F4 = [F1, F2, F3] * k4, shuffled as four phases. With `from_input` the
-    maps after the first see the input too (iPixelDCL, eq. 2).
-
-    Args:
-        before, after: channels.
-        from_input: whether all maps see the input.
-    """
-
-    def __init__(self, before: int = CHANNELS, after: int = CHANNELS, *, from_input: bool = False) -> None:
-        super().__init__()
-        self.from_input = from_input
-        seen = before if from_input else 0
-        self.k = nn.ModuleList(
-            nn.Conv2d(width, after, 3, padding=1)
-            for width in (before, seen + after, seen + 2 * after, seen + 3 * after)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = [self.k[0](x)]
-        for k in list(self.k)[1:]:
-            maps.append(k(torch.cat([x, *maps] if self.from_input else maps, dim=1)))
-        return F.pixel_shuffle(torch.stack(maps, dim=2).flatten(1, 2), 2)
-
-
-class MaskedPixelDCL(nn.Module):
-    """Pixel deconvolution by 2 as 004 implements it (fig. 4): the last two maps by one masked 3x3 convolution.
-
-    The first map lies at even rows and columns, the second, made of it, at odd ones; the others see the pixels beside them.
-
-    Args:
-        before, after: channels.
-    """
-
-    def __init__(self, before: int = CHANNELS, after: int = CHANNELS) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(before, after, 3, padding=1)
-        self.second = nn.Conv2d(after, after, 3, padding=1)
-        self.masked = nn.Conv2d(after, after, 3, padding=1)
-        self.register_buffer("mask", torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.first(x)
-        nothing = torch.zeros_like(first)
-        maps = torch.stack([first, nothing, nothing, self.second(first)], dim=2)
-        known = F.pixel_shuffle(maps.flatten(1, 2), 2)
-        others = F.conv2d(known, self.masked.weight * self.get_buffer("mask"), self.masked.bias, padding=1)
-        empty = F.pixel_shuffle(torch.stack([nothing, nothing + 1, nothing + 1, nothing], dim=2).flatten(1, 2), 2)
-        return known + empty * others
+def held() -> Filter:
+    """The zero-order hold of 002, eq. 4, over 2 px, behind a layer or before one."""
+    return Filter(hold(2))
 
 
 class LevelDependent(nn.Module):
@@ -122,16 +61,6 @@ def _equalised(weight: Tensor, stride: int) -> Tensor:
     return weight
 
 
-def held_inside(kernel: int = 3) -> nn.ConvTranspose2d:
-    """Approach C of 002: a transposed convolution whose kernel is a random one convolved with the hold."""
-    inner = torch.randn(CHANNELS**2, 1, kernel, kernel)
-    outer = F.conv2d(inner, torch.ones(1, 1, 2, 2), padding=1)
-    layer = deconvolution(kernel + 1)
-    with torch.no_grad():
-        layer.weight.copy_(outer.view(CHANNELS, CHANNELS, kernel + 1, kernel + 1) / 4)
-    return layer
-
-
 def subpixel(*, icnr: bool, one_bias: bool) -> nn.Sequential:
     """A convolution to four times the channels, shuffled; ICNR: the four kernels of a channel start equal."""
     conv = nn.Conv2d(CHANNELS, 4 * CHANNELS, 3, padding=1)
@@ -166,13 +95,9 @@ def windowed_sinc(*, normalised: bool, half_width: int = 4) -> nn.ConvTranspose2
     return layer
 
 
-def binomial() -> nn.Conv2d:
-    """A fixed blur of [1 2 1] an axis, each channel for itself."""
-    layer = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, bias=False)
-    line = torch.tensor([0.25, 0.5, 0.25])
-    with torch.no_grad():
-        layer.weight.copy_(torch.outer(line, line))
-    return layer
+def blurred() -> Filter:
+    """A fixed blur of 1 2 1 an axis."""
+    return Filter(binomial(3))
 
 
 def strided(kernel: int, stride: int = 2) -> nn.Conv2d:

@@ -109,7 +109,7 @@ def test_a_planted_lattice_is_the_difference(paired: bool, monkeypatch: pytest.M
 def test_a_picture_survives_its_way_through_a_network() -> None:
     for mode in ("RGB", "L"):
         whole = picture(9, 7, 0).convert(mode)
-        assert generated_images._picture(generated_images._pixels(whole)).tobytes() == whole.tobytes()
+        assert generated_images._picture(generated_images.pixels(whole)).tobytes() == whole.tobytes()
     between = torch.tensor([-3, 100.4, 100.6, 300]).view(1, 1, 1, 4) / 255
     assert generated_images._picture(between).tobytes() == bytes([0, 100, 101, 255])
 
@@ -117,7 +117,7 @@ def test_a_picture_survives_its_way_through_a_network() -> None:
 def test_luma_is_that_of_bt_601() -> None:
     """Black, white, red, green, blue: the levels of video."""
     colours = torch.tensor([[0.0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]).view(5, 3, 1, 1)
-    assert (255 * generated_images._luma(colours)).flatten().round().tolist() == [16, 235, 81, 145, 41]
+    assert (255 * generated_images.luma(colours)).flatten().round().tolist() == [16, 235, 81, 145, 41]
 
 
 def test_too_few_are_refused(tmp_path: Path) -> None:

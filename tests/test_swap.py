@@ -67,6 +67,19 @@ def test_what_stands_between_a_pair_parts_it() -> None:
         swap(model, "even", example=torch.rand(1, 3, 8, 8))
 
 
+def test_what_is_found_does_not_hang_on_where_tensors_lie_in_memory() -> None:
+    """Tensors that are gone leave their ids to others: what had read those does not count."""
+
+    class Busy(SuperResolution):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(20):
+                (x + 1).sum(), (x * 2).mean()
+            return super().forward(x)
+
+    x = torch.rand(1, 3, 8, 8)
+    assert all([site.refusal for site in find(Busy(), x)] == ["", ""] for _ in range(10))
+
+
 def test_a_convolution_read_twice_is_no_pair() -> None:
     class Skip(SuperResolution):
         def forward(self, x: Tensor) -> Tensor:

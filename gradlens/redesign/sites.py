@@ -97,6 +97,7 @@ class Watch(TorchFunctionMode):
             return result
         x = next(_tensors(given))
         self._kept += [x, result]
+        self._readers[id(result)] = 0  # the id may have been another tensor's
         if called == "pad" and isinstance(self.modules[name], CONVOLUTIONS):  # its own, by `padding_mode`
             self._padded[id(result)] = x
         else:

@@ -24,7 +24,7 @@ COLUMNS = (
     "parameters_before", "parameters_after", "multiplications_before", "multiplications_after", "drift", "reason",
 )  # fmt: skip
 EXACT = 1e-5  # of float32, relative
-SIDES = (24, 48, 96)  # of the map that a layer is certified on: the first that decides
+SIDES = {1: (48, 96), 2: (24, 48, 96), 3: (12, 24)}  # of the map that a layer is certified on: the first that decides
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _certified(site: Site, chain: nn.Sequential) -> tuple[str, float]:
     direction = "forward" if site.kind in ENLARGING else "backward"
     x = _sample(site)
     verdict, deviation = "undecided", float("nan")
-    for side in SIDES:
+    for side in SIDES[x.ndim - 2]:
         try:
             found = certify(chain, (x.shape[1], *[side] * (x.ndim - 2)), direction=direction)
         except ValueError:  # too small to be run

@@ -10,16 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analyses.layers import (
-    Hold,
     LevelDependent,
-    MaskedPixelDCL,
-    PixelDCL,
-    binomial,
+    blurred,
     dead,
     deconvolution,
     equalised_strided,
     equalised_transposed,
-    held_inside,
+    held,
     resize_convolution,
     strided,
     subpixel,
@@ -31,6 +28,7 @@ from gradlens.geometry.certificate.phases import periods_of, unevenness
 from gradlens.geometry.certificate.polyphase import backward_links, chain, gains
 from gradlens.geometry.certificate.shifts import accumulated_strides
 from gradlens.geometry.certificate.specimen import in_float64
+from gradlens.upsampling import HeldInside, IPixelDCL, MaskedPixelDCL, PixelDCL
 
 SIZE = (3, 24, 24)
 FLOAT32 = 1e-6  # sums of float32 taps
@@ -212,15 +210,15 @@ FORWARD: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...]]] = {
     "deconvolution 4x4": (lambda: deconvolution(4), "fail", (2,)),
     "deconvolution 3x3, equalised": (lambda: equalised_transposed(deconvolution(3)), "pass", ()),
     "deconvolution 4x4, equalised": (lambda: equalised_transposed(deconvolution(4)), "pass", ()),
-    "deconvolution with the hold inside": (held_inside, "pass", ()),
+    "deconvolution with the hold inside": (lambda: HeldInside(3, 3), "pass", ()),
     "sub-pixel": (lambda: subpixel(icnr=False, one_bias=True), "fail", (2,)),
     "sub-pixel, ICNR": (lambda: subpixel(icnr=True, one_bias=True), "pass", ()),
     "sub-pixel, ICNR, biases differ": (lambda: subpixel(icnr=True, one_bias=False), "fail", (2,)),
     "resize": (lambda: resize_convolution("nearest"), "pass", ()),
     "bilinear resize": (lambda: resize_convolution("bilinear"), "pass", ()),
-    "pixel deconvolution": (PixelDCL, "fail", (2,)),
-    "pixel deconvolution from the input": (lambda: PixelDCL(from_input=True), "fail", (2,)),
-    "pixel deconvolution, masked": (MaskedPixelDCL, "fail", (2,)),
+    "pixel deconvolution": (lambda: PixelDCL(3, 3), "fail", (2,)),
+    "pixel deconvolution from the input": (lambda: IPixelDCL(3, 3), "fail", (2,)),
+    "pixel deconvolution, masked": (lambda: MaskedPixelDCL(3, 3), "fail", (2,)),
     "sinc": (lambda: windowed_sinc(normalised=False), "fail", (2,)),
     "sinc, normalised": (lambda: windowed_sinc(normalised=True), "pass", ()),
     "two": (lambda: nn.Sequential(deconvolution(3), nn.ReLU(), deconvolution(3)), "fail", (2, 4)),
@@ -247,14 +245,15 @@ def test_forward(name: str) -> None:
 
 
 @pytest.mark.parametrize("make", [
-    lambda: deconvolution(3), lambda: deconvolution(1), lambda: subpixel(icnr=False, one_bias=False), PixelDCL, MaskedPixelDCL,
+    lambda: deconvolution(3), lambda: deconvolution(1), lambda: subpixel(icnr=False, one_bias=False), lambda: PixelDCL(3, 3),
+    lambda: MaskedPixelDCL(3, 3),
 ])  # fmt: skip
 def test_a_zero_order_hold_makes_any_period_constant(make: Callable[[], nn.Module]) -> None:
     """002, approach A: its mean over U pixels is the same from every phase on."""
     layer = make()
     assert certify(layer, SIZE).verdict == "fail"
-    held = certify(nn.Sequential(layer, Hold()), SIZE)
-    assert held.passed and held.deviation < FLOAT64, held.table
+    found = certify(nn.Sequential(layer, held()), SIZE)
+    assert found.passed and found.deviation < FLOAT64, found.table
 
 
 def test_equation_9_alone_fails_and_is_named() -> None:
@@ -285,17 +284,17 @@ def test_holes_that_are_held_are_a_nearest_resize() -> None:
 
 def test_pixel_deconvolution_passes_only_where_its_kernels_happen_to_repeat_the_first_map() -> None:
     """Dependence is not equality: eq. 7 is met by k2, k3, k4 that hand on means of the maps before, which nothing asks for."""
-    layer = PixelDCL()
+    layer = PixelDCL(3, 3)
     with torch.no_grad():
-        for number, k in enumerate(list(layer.k)[1:], start=1):
-            assert isinstance(k, nn.Conv2d) and k.bias is not None
+        for number, k in enumerate([conv for conv in layer.k.modules() if isinstance(conv, nn.Conv2d)][1:], start=1):
+            assert k.bias is not None
             k.weight.zero_()
             k.bias.zero_()
             for before in range(number):
                 k.weight[:, 3 * before : 3 * before + 3, 1, 1] = torch.eye(3) / number
     assert certify(layer, SIZE).passed
     with torch.no_grad():
-        layer.k[1].weight.mul_(1.01)
+        layer.k[1].get_parameter("conv.weight").mul_(1.01)
     assert 0.003 < certify(layer, SIZE).deviation < 0.01
 
 
@@ -363,8 +362,8 @@ BACKWARD: dict[str, tuple[Callable[[], nn.Module], str, dict[str, str]]] = {
     "4x4": (lambda: strided(4), "fail", {"signed": "fail", "energy": "fail"}),
     "4x4, equalised": (lambda: equalised_strided(strided(4)), "fail", {"signed": "pass", "energy": "fail"}),
     "1x1": (lambda: strided(1), "fail", {"holes": "fail", "signed": "fail", "energy": "fail"}),
-    "blurred": (lambda: nn.Sequential(binomial(), strided(3)), "fail", {"signed": "pass", "energy": "fail"}),
-    "held": (lambda: nn.Sequential(Hold(), strided(3)), "fail", {"signed": "pass", "energy": "fail"}),
+    "blurred": (lambda: nn.Sequential(blurred(), strided(3)), "fail", {"signed": "pass", "energy": "fail"}),
+    "held": (lambda: nn.Sequential(held(), strided(3)), "fail", {"signed": "pass", "energy": "fail"}),
     "held by a known layer": (lambda: nn.Sequential(nn.AvgPool2d(2, 1), strided(3)), "fail",
                               {"signed": "pass", "energy": "fail"}),
     "average pool": (lambda: nn.AvgPool2d(2), "pass", {"signed": "pass", "energy": "pass"}),

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlens.redesign import kernels
 from gradlens.redesign.designs.design import Design, refuse
-from gradlens.redesign.designs.forms import SubPixelForm, ZeroInsertion
+from gradlens.redesign.designs.forms import ZeroInsertion, as_shuffled
+from gradlens.redesign.kernels import evened, held_fit
+from gradlens.redesign.moments import Moments, patch_moments
 from gradlens.redesign.sites import Site
 from gradlens.upsampling.held import HeldTransposed
 
@@ -23,17 +24,28 @@ def _deconv(site: Site) -> Any:
 
 
 def even(site: Site) -> Design:
-    """The same layer with the nearest kernel whose phases have one sum."""
+    """The same layer with the nearest kernel whose phases have one sum.
+
+    Nearest in its taps: one that is nearest on the layer's input changes less and moves farther where that input has little
+    energy, and on three of five published networks the lattice of what is no constant grew with it.
+    """
     layer = _deconv(site)
     if any(m < s for m, s in zip(layer.kernel_size, layer.stride, strict=True)):
         refuse(site, f"a kernel of {layer.kernel_size} at stride {layer.stride} leaves holes, which no weights fill")
-    moments = (
-        None if site.x is None else kernels.patch_moments(site.x, layer.kernel_size, layer.stride, groups=layer.groups)
-    )
     new = deepcopy(layer)
     with torch.no_grad():
-        new.weight.copy_(kernels.evened(layer.weight, layer.stride, moments).kernel)
+        new.weight.copy_(evened(layer.weight, layer.stride).kernel)
     return Design({site.name: new}, "fitted")
+
+
+def _moments(site: Site, layer: Any, *, grow: int = 0) -> Moments | None:
+    """Those of what the layer really reads, where the network was run."""
+    if site.x is None:
+        return None
+    return patch_moments(
+        site.x, layer.kernel_size, layer.stride, padding=layer.padding, output_padding=layer.output_padding,
+        groups=layer.groups, grow=grow,
+    )  # fmt: skip
 
 
 def resize(site: Site, *, order: int = 0) -> Design:
@@ -41,10 +53,7 @@ def resize(site: Site, *, order: int = 0) -> Design:
     layer = _deconv(site)
     short = [s * (order + 1) - order - m for m, s in zip(layer.kernel_size, layer.stride, strict=True)]
     grow = max(0, *(-(-n // 2) for n in short))
-    moments = None
-    if site.x is not None:
-        moments = kernels.patch_moments(site.x, layer.kernel_size, layer.stride, groups=layer.groups, grow=grow)
-    fit = kernels.held_fit(layer.weight, layer.stride, order=order, grow=grow, moments=moments)
+    fit = held_fit(layer.weight, layer.stride, order=order, grow=grow, moments=_moments(site, layer, grow=grow))
     return Design({site.name: _held(layer, fit.weight, order, [(grow, grow)] * len(layer.stride))}, "fitted")
 
 
@@ -78,19 +87,9 @@ def subpixel(site: Site) -> Design:
     layer = _deconv(site)
     if len(set(layer.stride)) > 1:
         refuse(site, f"a shuffle has one scale for all axes, the stride is {layer.stride}")
-    form = SubPixelForm(layer)
-    if any(
-        p + m - 2 * p + e > -(-m // s) * s
-        for p, m, e, s in zip(layer.padding, layer.kernel_size, layer.output_padding, layer.stride, strict=True)
-    ):
-        refuse(site, f"an output padding of {layer.output_padding} adds rows that no tap reaches")
-    return Design({site.name: form}, "exact")
+    return Design({site.name: as_shuffled(layer)}, "exact")
 
 
 def zero_insertion(site: Site) -> Design:
     """Zeros between the pixels and a convolution, exact."""
-    layer: Any = site.layer
-    form = ZeroInsertion(layer)
-    if min(side for pair in form.around for side in pair) < 0:
-        refuse(site, f"a padding of {layer.padding} is more than the kernel reaches")
-    return Design({site.name: form}, "exact")
+    return Design({site.name: ZeroInsertion(site.layer)}, "exact")

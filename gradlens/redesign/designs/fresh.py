@@ -1,38 +1,16 @@
 """A layer of the zoo in the place of one that enlarges, with weights drawn anew."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gradlens.redesign.designs import subpixel
 from gradlens.redesign.designs.design import Design, old_chain, refuse
+from gradlens.redesign.designs.forms import Crop
 from gradlens.redesign.sites import Site
-
-
-class Crop(nn.Module):
-    """A map without `before` and `behind` pixels of each axis, or with its border repeated: `[N C *spatial]`.
-
-    Args:
-        before: pixels that are left out in front, of each axis; below 0 the border is repeated there.
-        behind: the same at the far end.
-    """
-
-    def __init__(self, before: Sequence[int], behind: Sequence[int]) -> None:
-        super().__init__()
-        self.before, self.behind = tuple(before), tuple(behind)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for axis, (b, e) in enumerate(zip(self.before, self.behind, strict=True), start=2):
-            x = x.narrow(axis, max(b, 0), x.shape[axis] - max(b, 0) - max(e, 0))
-        more = [max(-n, 0) for pair in reversed(list(zip(self.before, self.behind, strict=True))) for n in pair]
-        return F.pad(x, more, mode="replicate") if any(more) else x
-
-    def extra_repr(self) -> str:
-        return f"before={self.before}, behind={self.behind}"
 
 
 def fresh(site: Site, make: Callable[..., nn.Module]) -> Design:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from gradlens.filters import Filter
 from gradlens.filters import hold as hold_taps
-from gradlens.redesign import kernels
 from gradlens.redesign.designs.design import Design, refuse
+from gradlens.redesign.kernels import alike, held_fit
+from gradlens.redesign.moments import patch_moments
+from gradlens.redesign.rewrites import from_subpixel, transposed_form
 from gradlens.redesign.sites import Site
 from gradlens.upsampling.held import HeldTransposed
 
@@ -36,7 +38,7 @@ def even(site: Site) -> Design:
     layer, _, scale = convolution_of(site)
     new = deepcopy(layer)
     with torch.no_grad():
-        new.weight.copy_(kernels.alike(layer.weight, scale))
+        new.weight.copy_(alike(layer.weight, scale))
         if new.bias is not None:
             new.bias.copy_(_one_bias(layer.bias, scale).repeat_interleave(scale**2))
     return Design({site.name: new}, "fitted")
@@ -47,25 +49,28 @@ def deconv(site: Site) -> Design:
     layer, name, scale = convolution_of(site)
     if layer.bias is not None and not torch.equal(layer.bias, _one_bias(layer.bias, scale).repeat_interleave(scale**2)):
         refuse(site, "its phases have biases of their own (eq. 9), a transposed convolution has one a channel")
-    weight = kernels.from_subpixel(layer.weight, scale, groups=layer.groups)
-    padding = _crops(layer, scale)
+    form = transposed_form(
+        layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), stride=scale,
+        around=[(p, p) for p in layer.padding], groups=layer.groups,
+    )  # fmt: skip
     new = nn.ConvTranspose2d(
-        layer.in_channels, layer.out_channels // scale**2, tuple(weight.shape[2:]), stride=scale, padding=padding,  # type: ignore[arg-type]
-        groups=layer.groups, bias=layer.bias is not None,
+        layer.in_channels, layer.out_channels // scale**2, tuple(form.weight.shape[2:]), stride=scale,  # type: ignore[arg-type]
+        padding=tuple(before for before, _ in form.crop), groups=layer.groups, bias=form.bias is not None,  # type: ignore[arg-type]
     ).to(layer.weight)  # fmt: skip
-    state = {"weight": weight} | ({} if layer.bias is None else {"bias": _one_bias(layer.bias, scale)})
-    new.load_state_dict(state)
+    new.load_state_dict({"weight": form.weight} | ({} if form.bias is None else {"bias": form.bias}))
     return Design({site.name: new, name: nn.Identity()}, "exact")
 
 
 def resize(site: Site, *, order: int = 0) -> Design:
     """The nearest resize-convolution to the transposed convolution that it is, with the mean of the biases."""
     layer, name, scale = convolution_of(site)
-    weight = kernels.from_subpixel(layer.weight, scale, groups=layer.groups)
+    weight = from_subpixel(layer.weight, scale, groups=layer.groups)
     stride, kernel = (scale,) * 2, tuple(weight.shape[2:])
     padding = _crops(layer, scale)
-    moments = None if site.x is None else kernels.patch_moments(site.x, kernel, stride, groups=layer.groups)
-    fit = kernels.held_fit(weight, stride, order=order, moments=moments)
+    moments = None
+    if site.x is not None:
+        moments = patch_moments(site.x, kernel, stride, padding=padding, groups=layer.groups)
+    fit = held_fit(weight, stride, order=order, moments=moments)
     new = HeldTransposed(
         layer.in_channels, layer.out_channels // scale**2, fit.weight.shape[2:], stride=stride,
         crop=[(p, p) for p in padding], bias=layer.bias is not None, groups=layer.groups, order=order,
