@@ -232,10 +232,10 @@ def _times(holds: Holds) -> list[Block]:
     columns = {"network": "left"} | dict.fromkeys(AT, "right")
     return [
         paragraph(
-            "The paper says that resize-convolution costs twelve deconvolutions. In two steps it comes near: the resize hands the "
-            "convolution 16 times the pixels. Fused with its resize it is a transposed convolution of 12 taps a side instead of "
-            "9, as C is, and no larger map is made. A transposed convolution to one channel is slow in itself: the same numbers "
-            "come in a fraction of its time from a convolution of 3 taps to 16 channels and a shuffle.",
+            "The paper says that resize-convolution costs twelve deconvolutions. In two steps it comes near: the resize hands "
+            "the convolution 16 times the pixels. Fused with its resize it is a transposed convolution of 12 taps a side instead "
+            "of 9, as C is, and no larger map is made. A transposed convolution to one channel is slow in itself: the same "
+            "numbers come in a fraction of its time from a convolution of 3 taps to 16 channels and a shuffle.",
             sticky=True,
         ),
         table(

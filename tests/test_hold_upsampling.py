@@ -18,7 +18,6 @@ from gradlens.geometry import certify
 from gradlens.upsampling import (
     HeldInside,
     ResizeConv,
-    SincResize,
     held_after,
     hold_a,
     hold_b,
@@ -27,6 +26,7 @@ from gradlens.upsampling import (
     subpixel,
     transposed,
 )
+from gradlens.upsampling.sinc import SincResize
 
 FLOAT64 = 1e-12  # of a few hundred products of order 1
 TAPS32 = 1e-6  # fixed taps behind a layer are kept in float32
