@@ -18,7 +18,6 @@ from gradlens.geometry import certify
 from gradlens.upsampling import (
     HeldInside,
     ResizeConv,
-    SincResize,
     held_after,
     hold_a,
     hold_b,
@@ -27,6 +26,7 @@ from gradlens.upsampling import (
     subpixel,
     transposed,
 )
+from gradlens.upsampling.sinc import SincResize
 
 FLOAT64 = 1e-12  # of a few hundred products of order 1
 TAPS32 = 1e-6  # fixed taps behind a layer are kept in float32
@@ -494,6 +494,14 @@ def test_channels_last_stays_and_says_the_same(name: str) -> None:
     y = layer.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
     assert y.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(y, plain)
+
+
+@SCALES
+@ORDERS
+@pytest.mark.parametrize("kernel_size", [1, 3, 4, 9])
+def test_no_hold_inside_hands_on_a_view_of_a_larger_map(scale: int, order: int, kernel_size: int) -> None:
+    layer = HeldInside(2, 3, scale=scale, order=order, kernel_size=kernel_size)
+    assert layer(torch.rand(1, 2, 6, 5)).is_contiguous()
 
 
 @EVERY

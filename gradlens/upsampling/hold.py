@@ -262,10 +262,9 @@ class HeldInside(HeldTransposed):
 
 
 def _margin(before: int, behind: int, scale: int) -> tuple[int, int]:
-    """Pixels before and behind x that its map reads, and as many more as leave less than s to crop unevenly."""
-    first, last = (behind + scale - 1) // scale, -(-before // scale)
-    uneven = before - behind + scale * (first - last)
-    return (first + -(uneven // scale), last) if uneven < 0 else (first, last + uneven // scale)
+    """Pixels before and behind x that its map reads, and before it so many more that less than s is cropped unevenly."""
+    last = -(-before // scale)
+    return last - (before - behind) // scale, last
 
 
 class SharedBias(nn.Module):
