@@ -174,8 +174,8 @@ def _partial_overlap(w: Written) -> Finding | None:
 def _sub_pixel(w: Written) -> Finding | None:
     """Sub-pixel convolutions, and transposed ones whose kernel is their stride: one sub-filter for each phase."""
     call = w.step.call
-    single = call.kind == "conv_transpose" and w.overlap == "none" and not w.step.even
-    if call.kind not in ("pixel_shuffle", "interleave") and not single:
+    single = call.kind == "conv_transpose" and w.overlap == "none"
+    if w.step.even or (call.kind not in ("pixel_shuffle", "interleave") and not single):
         return None
     equal = None if call.kind == "interleave" else _equal_sub_filters(w)
     many = _whole(prod(call.stride, start=Fraction(1)))

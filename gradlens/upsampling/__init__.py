@@ -17,8 +17,9 @@ from gradlens.upsampling.hold import HeldInside, held_after, hold_a, hold_b
 from gradlens.upsampling.icnr import icnr_, icnr_transposed_
 from gradlens.upsampling.pixeldcl import IPixelDCL, MaskedPixelDCL, PixelConv, PixelDCL
 from gradlens.upsampling.resize import ResizeConv, bilinear
+from gradlens.upsampling.shuffling import shuffle
 from gradlens.upsampling.sinc import sinc_interpolated
-from gradlens.upsampling.subpixel import shuffle, subpixel, subpixel_icnr
+from gradlens.upsampling.subpixel import subpixel, subpixel_icnr
 
 UPSAMPLERS: dict[str, Callable[..., nn.Module]] = {
     "deconv": transposed,

@@ -195,14 +195,13 @@ class Tracer(TorchFunctionMode):
         if step.index in self._fixed:
             return self._is_even(self._fixed[step.index], step)
         folded = getattr(owner, "kernel", None)
-        if step.call.kind != "conv_transpose" or not callable(folded):
+        if step.call.kind not in ("conv_transpose", "pixel_shuffle") or not callable(folded):
             return None
         kernel = folded()
-        if (
-            not isinstance(kernel, Tensor)
-            or kernel.device.type == "meta"
-            or tuple(kernel.shape[2:]) != step.call.kernel
-        ):
+        whole = all(s.denominator == 1 for s in step.call.stride)
+        if not isinstance(kernel, Tensor) or kernel.device.type == "meta" or not whole:
+            return None
+        if step.call.kind == "conv_transpose" and tuple(kernel.shape[2:]) != step.call.kernel:
             return None
         return _even_sums(kernel.detach().double(), [int(s) for s in step.call.stride])
 

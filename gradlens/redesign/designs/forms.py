@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from gradlens.convolution import CONVOLUTIONS, sequence
 from gradlens.filters import CONVOLVE
 from gradlens.redesign.rewrites import Rewritten, subpixel_form, zero_insertion
-from gradlens.upsampling.subpixel import Shuffle
+from gradlens.upsampling.shuffling import Shuffle
 
 
 class Crop(nn.Module):
