@@ -14,6 +14,7 @@ SUBMODULES = (
     "checkpoints",
     "compare",
     "console",
+    "convolution",
     "downsampling",
     "dream",
     "dreams",
@@ -32,10 +33,13 @@ SUBMODULES = (
     "pictures",
     "predict",
     "probes",
+    "redesign",
+    "redesigns",
     "report",
     "results",
     "rules",
     "spectra",
+    "upsampling",
 )
 
 
