@@ -94,6 +94,7 @@ def _pages(results: Results) -> Drawn:
                 "cancel in the rms); photos: its mean on photographs. Trained, as last layer and inside: PSNR in dB, mean and "
                 "range over networks; correlation of adjacent pixels of the error; rms of the lattice made of an even grey."
             ],
+            stretch="layer",
         ),
     ]  # fmt: skip
     return blocks, {
