@@ -338,6 +338,18 @@ def test_gradients_of_the_fused_layer_are_those_of_two_steps() -> None:
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-10)
 
 
+@pytest.mark.parametrize("channels", [8, 9])
+@pytest.mark.parametrize(("scale", "kernel_size"), [(2, 5), (4, 9), (3, 7), (2, 3)])
+def test_few_channels_and_many_are_the_same_layer(channels: int, scale: int, kernel_size: int) -> None:
+    """Eight are written as a convolution and a shuffle on a CPU, nine as a transposed convolution."""
+    layer = ResizeConv(3, channels, scale=scale, kernel_size=kernel_size).double()
+    x = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    two = copy.deepcopy(layer)
+    two.fused = False
+    torch.testing.assert_close(layer(x), two(x), rtol=0, atol=FLOAT64)
+    assert layer(x.float().double()).is_contiguous() and not lint(layer, (3, 24, 24), direction="forward")
+
+
 def test_groups_and_kernels_of_two_sizes_are_folded_too() -> None:
     layer = ResizeConv(4, 6, scale=3, kernel_size=(1, 3), groups=2, fused=True).double()
     x = torch.randn(1, 4, 5, 6, dtype=torch.float64)

@@ -115,8 +115,8 @@ def scatter(
     """`size` pixels of a transposed convolution's whole map, from the pixel `before` on: `[N C' *size]`.
 
     The whole map of an axis has (n - 1) stride + kernel pixels; up to stride - 1 further ones are the bias. On a CPU up
-    to 8 channels, cropped by whole strides, are written as a convolution to all phases and a shuffle: three tenths to nine tenths
-    of the time.
+    to 8 channels, of a kernel and a crop of whole strides, are written as a convolution to all phases and a shuffle: the same
+    multiplications in three to nine tenths of the time.
 
     Args:
         x: `[N C *spatial]`.
@@ -126,7 +126,7 @@ def scatter(
         groups: of the convolution.
     """
     few = x.device.type == "cpu" and groups == 1 and kernel.shape[1] <= FEW_CHANNELS and len(set(stride)) == 1
-    if few and not any(n % stride[0] for n in (*before, *size)):
+    if few and not any(n % stride[0] for n in (*before, *size, *kernel.shape[2:])):
         return _by_phases(x, kernel, bias, stride[0], before, size)
     whole_map = [(n - 1) * s + m for n, s, m in zip(x.shape[2:], stride, kernel.shape[2:], strict=True)]
     behind = [n - b - kept for n, b, kept in zip(whole_map, before, size, strict=True)]
@@ -145,9 +145,8 @@ def _by_phases(
 ) -> Tensor:
     """The same as a convolution to s^D C' channels, one group a phase, and a shuffle."""
     d = x.ndim - 2
-    taps = [-(-m // s) for m in kernel.shape[2:]]
-    wide = F.pad(kernel, [side for m in reversed(kernel.shape[2:]) for side in (0, -m % s)])
-    split = wide.reshape(*kernel.shape[:2], *(n for j in taps for n in (j, s)))
+    taps = [m // s for m in kernel.shape[2:]]
+    split = kernel.reshape(*kernel.shape[:2], *(n for j in taps for n in (j, s)))
     phases = split.permute(1, *(3 + 2 * a for a in range(d)), 0, *(2 + 2 * a for a in range(d)))  # [C' s.. C J..]
     weight = phases.flatten(0, d).flip(tuple(range(2, 2 + d)))
     sides = zip(taps, before, size, x.shape[2:], strict=True)
