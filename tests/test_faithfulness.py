@@ -249,7 +249,6 @@ def test_dtypes(area: Any, dtype: torch.dtype) -> None:
         ({"model": Linear(3, 12, 12)}, "score: the model gives one value, not the logits of classes"),
         ({"score": lambda y: y}, r"score: must give one value for each of 16 rows, got \[16, 5\]"),
     ],
-    ids=str,
 )
 def test_settings_out_of_range_are_named(area: Any, wrong: dict[str, Any], words: str) -> None:
     x = noise(2, 3, 12, 12)

@@ -149,7 +149,6 @@ def test_gradient_has_the_shape_of_its_images(shape: tuple[int, ...]) -> None:
         ((4, 6), lambda y: y.amax(1)),
         ((4, 6, 1, 1), lambda y: y.amax((1, 2, 3))),
     ],
-    ids=str,
 )  # fmt: skip
 def test_top_logit_is_the_largest_or_the_mean_of_a_critic(
     shape: tuple[int, ...], expected: Callable[[Tensor], Tensor]

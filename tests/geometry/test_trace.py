@@ -238,7 +238,7 @@ def test_a_module_that_runs_twice_has_two_rows() -> None:
     assert spans(run) == [2, 4]
 
 
-@pytest.mark.parametrize("wrap", [lambda y: (y, None), lambda y: {"a": [y]}, lambda y: type("Out", (), {})], ids=str)
+@pytest.mark.parametrize("wrap", [lambda y: (y, None), lambda y: {"a": [y]}, lambda y: type("Out", (), {})])
 def test_whatever_a_network_returns(wrap: Callable) -> None:
     def write(x: Tensor, conv: nn.Module) -> Any:
         out = wrap(conv(x))
