@@ -10,6 +10,8 @@ from gradlens import geometry, models, spectra
 from gradlens.dream import PARAMETERISATIONS, RECIPES, dream, jitter
 from gradlens.gradients import METHODS, attribute, collect, input_gradient
 from gradlens.probes import stages
+from gradlens.redesign import swap
+from gradlens.upsampling import UPSAMPLERS
 from tests.spectra.measures import MEASURES, noise, planted
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
@@ -182,3 +184,27 @@ def test_no_step_of_a_dream_waits_for_the_device_but_each_sixteenth() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(counted) == 12
+
+
+@pytest.mark.parametrize("name", UPSAMPLERS)
+def test_layers_that_enlarge_give_on_a_gpu_what_they_give_on_a_cpu(name: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = UPSAMPLERS[name](8, 8).eval()
+        x = torch.rand(2, 8, 12, 12)
+    expected = layer(x)
+    there = layer.cuda()
+    torch.testing.assert_close(there(x.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)  # TF32
+    half = there.bfloat16().to(memory_format=torch.channels_last)
+    y = half(x.cuda().bfloat16().to(memory_format=torch.channels_last))
+    assert y.dtype == torch.bfloat16 and y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y.float().cpu(), expected, rtol=0.05, atol=0.05)
+
+
+def test_surgery_on_a_gpu_is_surgery() -> None:
+    model = models.generator()
+    latents = torch.randn(16, 100, generator=torch.Generator().manual_seed(0))
+    here = swap(model, "resize", example=latents)
+    there = swap(model.cuda(), "resize", example=latents.cuda())
+    assert next(there.model.parameters()).is_cuda
+    assert there.drift == pytest.approx(here.drift, rel=0.05)

@@ -97,9 +97,9 @@ def _evened_group(flat: Tensor, counts: Tensor, moments: Moments, group: int) ->
     known: dict[tuple[bool, ...], tuple[Tensor, Tensor]] = {}
     for mask in counts.tolist():
         if tuple(mask) not in known:
-            taps = torch.tensor([i for i in range(j) if mask[i]])
+            taps = torch.tensor([i for i in range(j) if mask[i]], device=moments.matrix.device)
             r = raised(moments, group)[:, taps][:, :, :, taps].reshape(c * len(taps), -1)
-            b = torch.eye(c, dtype=r.dtype).repeat_interleave(len(taps), 1)  # [C C n]
+            b = torch.eye(c, dtype=r.dtype, device=r.device).repeat_interleave(len(taps), 1)  # [C C n]
             lifted = torch.cholesky_solve(b.T, torch.linalg.cholesky(r))  # R^-1 B'
             known[tuple(mask)] = lifted, torch.linalg.inv(b @ lifted)
     gains = [known[tuple(mask)][1] for mask in counts.tolist()]
