@@ -36,6 +36,7 @@ PURPOSE = "Other layers where a network shrinks or enlarges: certificates, costs
 BEFORE = "before"  # the network as it is, among the designs
 DEARER = 1.1  # times the multiplications that a recommended design may need
 SHOWN = 8  # pictures that are kept
+FLEETING = ("subpixel_icnr",)  # fresh layers that pass until they are trained
 PERIODS = (2, 3, 4)
 Role = Literal["auto", "generator", "classifier", "discriminator"]
 
@@ -222,13 +223,14 @@ def recommended(reports: Mapping[str, "SwapReport"], clean: Collection[str] = ()
     """The design to take and why, in words; "" and why not where none will do.
 
     Among the designs that pass every certificate and need at most 1.1 times the multiplications: those that keep weights, of
-    these those that leave no lattice, of these the one with the least drift. Where a step leaves nothing, it is left out.
+    these those that leave no lattice, of these the one with the least drift. Where a step leaves nothing, it is left out. Fresh
+    layers that pass before training alone are no recommendation.
 
     Args:
         reports: by design.
         clean: the designs that leave no lattice in what was measured.
     """
-    able = [name for name in reports if _passes(reports[name])]
+    able = [name for name in reports if _passes(reports[name]) and name not in FLEETING]
     if not able:
         return "", "no design passes the certificate of every layer"
     cost = f"at no more than {DEARER} times the multiplications"

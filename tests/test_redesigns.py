@@ -103,6 +103,7 @@ def test_what_is_recommended() -> None:
     assert recommended({"one": one, "far": far, "dear": dear, "fresh": fresh})[0] == "one"
     assert recommended({"one": one, "far": far}, clean={"far"})[0] == "far"
     assert recommended({"fresh": fresh, "dear": dear})[0] == "fresh"
+    assert recommended({"subpixel_icnr": fresh})[0] == ""  # it passes until it is trained
     name, why = recommended({"dear": dear})
     assert name == "dear" and "2.00 times" in why
     assert recommended({"bad": fake(0.0, passes=False)}) == ("", "no design passes the certificate of every layer")
@@ -113,6 +114,15 @@ def test_nothing_recommended_is_said(run: Path, tmp_path: Path) -> None:
     told = results.manifest["redesigned"] | {"recommended": "", "why": "no design passes"}
     said = conclusion(of_run(Results(results.table, results.arrays, dict(results.manifest) | {"redesigned": told})))
     assert said.endswith("Nothing is recommended: no design passes.")
+
+
+def test_what_training_may_undo_is_said(run: Path) -> None:
+    results = Results.read(run)
+    for best, said in (("even", True), ("resize", False)):
+        told = dict(results.manifest) | {"redesigned": results.manifest["redesigned"] | {"recommended": best}}
+        assert (
+            "Training may part the sums" in conclusion(of_run(Results(results.table, results.arrays, told)))
+        ) is said
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,11 @@ def conclusion(r: Redesigns) -> str:
         f"The {r.measured} had no signed lattice and have none"
     )  # fmt: skip
     fresh = "fresh" in r.kept(r.best)
+    kept = " Training may part the sums of the phases again, which a resize-convolution keeps equal." * (
+        r.best == "even"
+    )
     tail = "; it has to be trained anew." if fresh else f", without training; drift {number(r.drift(r.best), 3)}."
-    return f"{first} Recommended: {r.best}, {r.told['why']}. {moved}{tail}"
+    return f"{first} Recommended: {r.best}, {r.told['why']}. {moved}{tail}{kept}"
 
 
 def alone(results: Results) -> tuple[list[Block], dict[str, bytes]]:
