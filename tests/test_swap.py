@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, spectral_norm
 from gradlens import models
 from gradlens.geometry import certify
 from gradlens.redesign import CannotSwapError, designs_for, find, swap
+from gradlens.redesign.designs.deconv import hold
 from gradlens.redesign.sites import Site
 
 EXACT = 1e-5  # float32
@@ -236,6 +237,17 @@ def test_every_fit_passes_and_keeps_the_size(geometry: dict[str, Any], to: str) 
     assert (row["certificate_before"], row["certificate_after"]) == ("fail", "pass")
     assert report.model(x).shape == layer(x).shape
     assert certify(report.model, (4, 24, 24)).passed
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_hold_keeps_the_mean_over_the_phases_of_a_constant(order: int) -> None:
+    layer = nn.ConvTranspose2d(3, 2, 5, stride=2).double()
+    x = torch.ones(1, 3, 12, 12, dtype=torch.float64)
+    site = find(nn.Sequential(layer), x)[0]
+    held = hold(site, order=order).modules["0"]
+    inside = (..., slice(6, 18), slice(6, 18))
+    expected = layer(x)[inside].mean((2, 3), keepdim=True)
+    torch.testing.assert_close(held(x)[inside], expected.expand(1, 2, 12, 12), rtol=0, atol=FLOAT64)
 
 
 def test_holes_are_held_but_not_evened() -> None:

@@ -202,6 +202,21 @@ def test_what_folds_its_kernel_evenly_has_no_findings_and_what_is_uneven_has() -
     assert found[0].severity == "error"
 
 
+def test_a_kernel_that_is_folded_unevenly_is_still_found() -> None:
+    class Uneven(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+        def kernel(self) -> Tensor:
+            return self.weight * 2
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv_transpose2d(x, self.kernel(), stride=2)
+
+    assert [finding.rule for finding in lint(Uneven(), (4, 24, 24), direction="forward")] == ["partial-overlap"]
+
+
 # Transposed, tail, sub-pixel
 
 
