@@ -218,6 +218,15 @@ def _upsampling_cases(config: Config, device: torch.device) -> Iterator[Case]:
                     words, f"{ours}, {kind}", lambda f=train, m=one: lambda: f(m, x), f"{peer}, {kind}",
                     lambda f=train, m=two: lambda: f(m, x), config.maps, bar,
                 )  # fmt: skip
+    for scale, k in ((2, 5), (3, 3), (4, 3)):
+        m = k + scale - 1
+        pair = [ResizeConv(c, c, scale=scale, kernel_size=k), transposed(c, c, scale=scale, kernel_size=m)]
+        one, two = (side.to(device, dtype).to(memory_format=torch.channels_last) for side in pair)  # type: ignore[call-overload]
+        for kind, f in (("forward", _forward), ("training", _training)):
+            yield Case(
+                words, f"ResizeConv {k}x{k} x{scale}, {kind}", lambda f=f, m=one: lambda: f(m, x),
+                f"ConvTranspose2d {m}x{m}, {kind}", lambda f=f, m=two: lambda: f(m, x), config.maps, 1.10,
+            )  # fmt: skip
     layer = cast(ResizeConv, layers["ResizeConv 3x3"])
 
     def folded() -> None:

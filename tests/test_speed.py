@@ -35,12 +35,17 @@ def test_every_case_has_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         "dream / bare passes",
         "ResizeConv 3x3, forward / ConvTranspose2d 4x4, forward", "ResizeConv 3x3, training / ConvTranspose2d 4x4, training",
         "ResizeConv 3x3, forward / two steps, forward", "ResizeConv 3x3, training / two steps, training",
-        "MaskedPixelDCL 2x2, training / ConvTranspose2d 4x4, training", "fold / ResizeConv 3x3, training",
+        "MaskedPixelDCL 2x2, training / ConvTranspose2d 4x4, training",
+        *(
+            f"ResizeConv {ours}, {kind} / ConvTranspose2d {peer}, {kind}"
+            for ours, peer in (("5x5 x2", "6x6"), ("3x3 x3", "5x5"), ("3x3 x4", "6x6")) for kind in ("forward", "training")
+        ),
+        "fold / ResizeConv 3x3, training",
     ]  # fmt: skip
     assert (table.loc[table["metric"] != "bar", "n"] == 3).all()
     assert (ratios["low"] <= ratios["value"]).all() and (ratios["value"] <= ratios["high"]).all()
     assert table.loc[table["metric"] == "bar", "value"].tolist() == [
-        1.05, 0.25, 3.0, 1.15, 1.1, 1.1, 1 / 1.8, 1 / 1.8, 1.3, 0.03,
+        1.05, 0.25, 3.0, 1.15, 1.1, 1.1, 1 / 1.8, 1 / 1.8, 1.3, *[1.1] * 6, 0.03,
     ]  # fmt: skip
 
 
