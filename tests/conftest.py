@@ -1,6 +1,7 @@
 """What all tests share: one thread (two wait for each other on a busy machine), and the assets."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,11 @@ def assets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no assets at {folder}; set GRADLENS_ASSETS")
     return folder
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Dynamo counts recompilations of a code object, `nn.Sequential.forward`, over all tests of a process, and stops at eight."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()

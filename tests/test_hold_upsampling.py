@@ -504,14 +504,6 @@ def test_no_hold_inside_hands_on_a_view_of_a_larger_map(scale: int, order: int, 
     assert layer(torch.rand(1, 2, 6, 5)).is_contiguous()
 
 
-@pytest.fixture
-def fresh_compiler() -> Any:
-    """Dynamo counts recompilations of a code object, `nn.Sequential.forward`, over all tests of a process."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
 @EVERY
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("training", [True, False])

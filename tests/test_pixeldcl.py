@@ -320,6 +320,7 @@ def test_images_of_a_batch_do_not_meet(name: str) -> None:
     torch.testing.assert_close(layer(x)[1:2], layer(x[1:2]), rtol=0, atol=FLOAT64)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @EVERY
 @pytest.mark.parametrize("scale", [2, 3])
 def test_it_compiles_without_a_break_and_trains(name: str, scale: int) -> None:

@@ -104,6 +104,7 @@ def test_images_of_a_batch_do_not_meet(name: str) -> None:
     torch.testing.assert_close(layer(x)[1:2], layer(x[1:2]), rtol=0, atol=FLOAT64)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @EVERY
 def test_it_compiles_without_a_break_and_trains(name: str) -> None:
     layer, x = made(name).train(), torch.rand(1, 3, 8, 8)
