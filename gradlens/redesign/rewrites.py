@@ -18,18 +18,6 @@ from gradlens.redesign.phases import by_phase, each, from_phases, patches, strid
 Pairs = tuple[tuple[int, int], ...]
 
 
-class SubPixel(NamedTuple):
-    """A transposed convolution as a convolution and a shuffle.
-
-    Attributes:
-        weight: `[C' s^D C/g *J]`, of stride 1, to be padded by J - 1 zeros on both sides.
-        before: pixels of the shuffled map that are cut off in front.
-    """
-
-    weight: Tensor
-    before: tuple[int, ...]
-
-
 class Rewritten(NamedTuple):
     """A layer's weights as those of another, and what is around them: y = crop(layer(pad(x))).
 
@@ -47,7 +35,7 @@ class Rewritten(NamedTuple):
 
 
 def as_convolution(weight: Tensor, *, groups: int = 1) -> Tensor:
-    """A transposed convolution's kernel in a convolution's places, `[C' C/g *kernel]`, every axis turned around.
+    """A transposed convolution's kernel in a convolution's places, `[C' C/g *kernel]`, every axis turned around; and back.
 
     Of `held_fit(...).weight` it is the weight of the convolution after a nearest-neighbour resize.
 
@@ -63,11 +51,6 @@ def as_convolution(weight: Tensor, *, groups: int = 1) -> Tensor:
     return turned.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
-def as_transposed(weight: Tensor, *, groups: int = 1) -> Tensor:
-    """The inverse of `as_convolution`, `[C C'/g *kernel]` of `[C' C/g *kernel]`: the same exchange once more."""
-    return as_convolution(weight, groups=groups)
-
-
 def zero_insertion(
     weight: Tensor,
     bias: Tensor | None = None,
@@ -80,7 +63,7 @@ def zero_insertion(
 ) -> Rewritten:
     """A transposed convolution as s - 1 zeros between the pixels, then a convolution of stride 1 and of the same dilation.
 
-    `around` is to be put around the map with its zeros: (n - 1) s + 1 pixels an axis. The inverse is `as_transposed`.
+    `around` is to be put around the map with its zeros: (n - 1) s + 1 pixels an axis. The inverse is `as_convolution` once more.
 
     Args:
         weight, bias: of the transposed convolution, `[C C'/g *kernel]` and `[C']`.
@@ -128,7 +111,7 @@ def subpixel_form(
     sides = zip(weight.shape[2:], stride, padding, output_padding, strict=True)
     crop = tuple((p % s, s - 1 - (k - 1 - p + e) % s) for k, s, p, e in sides)
     wide = None if bias is None else bias.repeat_interleave(prod(stride))
-    return Rewritten(as_subpixel(weight, stride, padding, groups=groups).weight, wide, around, crop)
+    return Rewritten(as_subpixel(weight, stride, groups=groups), wide, around, crop)
 
 
 def transposed_form(
@@ -167,17 +150,16 @@ def transposed_form(
     return Rewritten(from_subpixel(weight, stride, groups=groups), one, ((0, 0),) * len(stride), crop)
 
 
-def as_subpixel(weight: Tensor, stride: int | Sequence[int], padding: Sequence[int], *, groups: int = 1) -> SubPixel:
-    """The sub-pixel form of a transposed convolution, exact: phase p of the shuffle is the convolution with V_p.
+def as_subpixel(weight: Tensor, stride: int | Sequence[int], *, groups: int = 1) -> Tensor:
+    """The sub-pixel form of a transposed convolution's kernel, `[C' s^D C/g *J]`, exact: phase p of the shuffle is V_p's.
 
-    The convolution, padded by J - 1 zeros, gives n + J - 1 pixels, the shuffle s times as many: the whole map, of which the
-    transposed convolution keeps what lies from `padding` on.
+    The convolution, padded by J - 1 zeros, gives n + J - 1 pixels, the shuffle s times as many: the whole map.
     """
     d = weight.ndim - 2
     phases = by_phase(weight, stride).flip(tuple(range(-d, 0)))  # [C C'/g *s *J]
     by_group = phases.unflatten(0, (groups, -1))
     turned = by_group.permute(0, 2, *range(3, 3 + d), 1, *range(3 + d, 3 + 2 * d))  # [g C'/g *s C/g *J]
-    return SubPixel(turned.flatten(0, 1 + d), tuple(padding))
+    return turned.flatten(0, 1 + d)
 
 
 def from_subpixel(weight: Tensor, scale: int | Sequence[int], *, groups: int = 1) -> Tensor:
