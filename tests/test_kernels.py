@@ -637,6 +637,3 @@ def test_layouts_are_exchanged_and_a_convolution_of_stride_one_is_a_transposed_o
     y = CONV[d](x, w, padding=[m - 1 for m in kernel], groups=groups)
     torch.testing.assert_close(y, DECONV[d](x, v, groups=groups), rtol=0, atol=EXACT)
     assert torch.equal(rewrites.as_convolution(w, groups=groups), v)
-
-
-# Variance
