@@ -136,6 +136,8 @@ def test_a_run_of_something_else_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.assets
-def test_three_photographs_through_everything(assets: Path) -> None:
+def test_three_photographs_through_everything(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analyses.attribution_lattices.NETWORKS", NETWORKS[:1])  # the others take minutes
     results = run(Config(assets, count=1, occluded=1, judged=3, others=3))
     assert set(results.table["subject"]) == {"attribution", "samples", "cutoff", "degridded"}
+    assert set(results.table["model"]) == {BUNDLED}
