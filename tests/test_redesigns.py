@@ -69,7 +69,13 @@ def test_the_weights_load_into_what_swap_gives(run: Path) -> None:
     told = of_run(Results.read(run))
     example = torch.randn(8, 100, generator=torch.Generator().manual_seed(0))
     report = swap(models.generator(), told.best, layers=LAST, example=example)
-    report.model.get_submodule("network").load_state_dict(load_file(run / "redesigned.safetensors"))
+    network = report.model.get_submodule("network")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    network.load_state_dict(load_file(run / "redesigned.safetensors"))
+    made = Results.read(run).arrays[f"sample/{told.best}"]
+    np.testing.assert_allclose(report.model(example).numpy(), made, atol=1e-5)
 
 
 def test_what_is_printed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -406,6 +406,34 @@ def test_a_layer_that_runs_twice_or_stands_twice_is_refused() -> None:
         swap(nn.ModuleDict({"a": up, "b": up}), "even")
 
 
+def test_a_shared_parameter_is_refused() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(3, 3, 4, 2, 1), nn.ConvTranspose2d(3, 3, 4, 2, 1))
+    model[1].weight = model[0].weight
+    with pytest.raises(CannotSwapError, match="0 shares a parameter with another layer"):
+        swap(model, "resize", example=torch.rand(1, 3, 6, 6))
+
+
+def test_a_layer_that_is_called_with_an_output_size_is_refused() -> None:
+    class Sized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.ConvTranspose2d(3, 3, 3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(x, output_size=[12, 12])
+
+    with pytest.raises(CannotSwapError, match=r"model: it does not run after the swap \(.*output_size"):
+        swap(Sized(), "resize", example=torch.rand(1, 3, 6, 6))
+
+
+@pytest.mark.parametrize("to", ["hold_a", "hold_b", "hold_c"])
+def test_all_approaches_of_trained_weights_are_the_hold(to: str) -> None:
+    model, x = network(), torch.rand(2, 3, 8, 8)
+    report = swap(model, to, example=x)
+    assert set(report.table["kept"]) == {"filtered"}
+    assert torch.equal(report.model(x), swap(model, "hold", example=x).model(x))
+
+
 def test_a_subclass_with_its_own_forward_is_refused() -> None:
     class Odd(nn.ConvTranspose2d):
         def forward(self, x: Tensor, output_size: Any = None) -> Tensor:

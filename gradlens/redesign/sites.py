@@ -145,6 +145,7 @@ def find(model: nn.Module, example: Tensor | None = None) -> list[Site]:
         calls = Counter(call.name for call in watch.seen)
         sites = list(_running(watch, modules))
     doubled = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    doubled.update(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     return [replace(site, refusal=site.refusal or _refusal(site, calls, doubled)) for site in sites]
 
 
@@ -242,6 +243,8 @@ def _refusal(site: Site, calls: Mapping[str, int], doubled: Mapping[int, int]) -
             return f"{name} runs {calls[name]} times in one forward pass"
         if doubled[id(module)] > 1:
             return f"{name} stands in the model under more than one name"
+        if any(doubled[id(p)] > 1 for p in module.parameters(recurse=False)):
+            return f"{name} shares a parameter with another layer"
         if parametrize.is_parametrized(module):
             return f"{name} has parametrizations; remove them (torch.nn.utils.parametrize.remove_parametrizations)"
         if _hooked(module):

@@ -170,7 +170,10 @@ def _compared(model: nn.Module, changed: nn.Module, example: Tensor | None) -> t
     with undisturbed(model), torch.no_grad():
         old = model(example)
     with undisturbed(changed), torch.no_grad():
-        new = changed(example)
+        try:
+            new = changed(example)
+        except Exception as error:  # as of a layer that is called with an `output_size`
+            raise CannotSwapError(f"model: it does not run after the swap ({error})") from error
     if not isinstance(old, Tensor):
         return float("nan"), float("nan")
     if old.shape != new.shape:

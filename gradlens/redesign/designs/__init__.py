@@ -13,11 +13,13 @@ Builder = Callable[[Site], Design]
 
 DESIGNS: dict[Kind, dict[str, Builder]] = {
     "deconv": {
-        "even": deconv.even, "resize": deconv.resize, "hold": deconv.hold, "hold_a": deconv.hold, "hold_c": deconv.hold,
+        "even": deconv.even, "resize": deconv.resize, "hold": deconv.hold, "hold_a": deconv.hold, "hold_b": deconv.hold,
+        "hold_c": deconv.hold,
         "subpixel": deconv.subpixel, "zero_insertion": deconv.zero_insertion,
     },
     "subpixel": {
         "even": subpixel.even, "resize": subpixel.resize, "hold": subpixel.hold, "hold_a": subpixel.hold,
+        "hold_b": subpixel.hold,
         "deconv": subpixel.deconv,
     },
     "resize": {"resize": resize.fused},

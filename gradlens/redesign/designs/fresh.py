@@ -27,7 +27,7 @@ def fresh(site: Site, make: Callable[..., nn.Module]) -> Design:
     )
     sample = sample.to(layer.weight)
     with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(0)  # layers draw from the global state, which is given back
         new = make(c, out, scale=stride[0], bias=layer.bias is not None, dimensions=len(stride)).to(layer.weight)
         before, after = old(sample), new(sample)
         more = [a - b for a, b in zip(after.shape[2:], before.shape[2:], strict=True)]
