@@ -1,0 +1,1 @@
+"""The inside of GAN training, one file a part."""
