@@ -199,17 +199,15 @@ def test_the_memory_format_is_kept(policy: tuple[str, ...], channels: int) -> No
 @pytest.mark.usefixtures("fresh_compiler")
 def test_it_compiles_into_one_graph_for_all_parameters() -> None:
     compiled = torch.compile(augment, fullgraph=True, dynamic=False, backend="aot_eager")
-    graphs = torch._dynamo.utils.counters["stats"]
-    images = pictures(4, 3, 16, 16, dtype=torch.float32)
-    for seed in range(3):
+    images = pictures(4, 3, 16, 16, dtype=torch.float32).requires_grad_()
+    for seed, stance in enumerate(("default", "fail_on_recompile", "fail_on_recompile")):
         drawn = parameters(4, POLICIES, 16, 16, seed=seed)
-        leaf = images.clone().requires_grad_()
-        out = compiled(leaf, drawn)
-        torch.testing.assert_close(out, augment(images, drawn))
-        (gradient,) = torch.autograd.grad(out.square().sum(), leaf)
-        own = images.clone().requires_grad_()
-        torch.testing.assert_close(gradient, torch.autograd.grad(augment(own, drawn).square().sum(), own)[0])
-    assert graphs["unique_graphs"] == 1
+        with torch.compiler.set_stance(stance):  # type: ignore[arg-type]
+            found = compiled(images, drawn)
+        expected = augment(images, drawn)
+        torch.testing.assert_close(found, expected)
+        gradients = [torch.autograd.grad(out.square().sum(), images)[0] for out in (found, expected)]
+        torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.gpu
@@ -262,7 +260,9 @@ def test_photographs_keep_the_contrast_they_have(policy: tuple[str, ...]) -> Non
     changed = augment(crops, parameters(len(crops), policy, 64, 64))
     for period in (2, 4):
         before, after = lattice_contrast(crops, period), lattice_contrast(changed, period)
-        stray = 2 if "cutout" in policy else 0.5  # the edges of a rectangle read as 1.5 dB, those of the others as 0.3
+        stray = {"colour": 0.05, "flip": 0.4, "translation": 1.2}.get(
+            "".join(policy), 2
+        )  # of edges; 1.5 of a cut rectangle
         assert abs(after.mean() - before.mean()) < stray
 
 
@@ -313,9 +313,7 @@ def test_random_translations_leave_one_part_in_as_many_of_the_power() -> None:
         mean = returned(parameters(16, ["translation"], 32, 32, seed=seed), 32)[:, :, inside, inside].mean(0)
         left.append(power_spectrum(mean[None], window="none")[0, 0, 12, 0] / whole)
     law = jitter_attenuation(9, 2, steps=16) ** 2
-    assert (
-        abs(torch.stack(left).mean() / law - 1) < 0.25
-    )  # 200 values that spread as their mean does: 3.5 standard errors
+    assert abs(torch.stack(left).mean() / law - 1) < 0.25  # 200 values that spread as much as they are: 3.5 errors
 
 
 def test_flips_leave_what_varies_along_columns() -> None:
