@@ -8,7 +8,19 @@ from matplotlib.axes import Axes
 from gradlens.figures.attacks import draw_attacks
 from gradlens.figures.attenuation import draw_attenuation
 from gradlens.figures.blame import draw_blame
-from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES, STYLE, add_scale, new_figure, styled, svg
+from gradlens.figures.canvas import (
+    CONTROL,
+    FAINT,
+    GRADIENT,
+    INK,
+    SERIES,
+    STYLE,
+    add_scale,
+    new_figure,
+    place,
+    styled,
+    svg,
+)
 from gradlens.figures.contrasts import MOST_DOTS, draw_contrasts, draw_spread, draw_stages
 from gradlens.figures.curves import draw_curve
 from gradlens.figures.maps import (
@@ -75,6 +87,7 @@ __all__ = [
     "draw_tail",
     "draw_unevenness",
     "new_figure",
+    "place",
     "png",
     "sheet_size",
     "styled",
