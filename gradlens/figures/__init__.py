@@ -8,9 +8,30 @@ from matplotlib.axes import Axes
 from gradlens.figures.attacks import draw_attacks
 from gradlens.figures.attenuation import draw_attenuation
 from gradlens.figures.blame import draw_blame
-from gradlens.figures.canvas import CONTROL, FAINT, GRADIENT, INK, SERIES, STYLE, add_scale, new_figure, styled, svg
+from gradlens.figures.canvas import (
+    CONTROL,
+    FAINT,
+    GRADIENT,
+    INK,
+    SERIES,
+    STYLE,
+    add_scale,
+    new_figure,
+    place,
+    styled,
+    svg,
+)
 from gradlens.figures.contrasts import MOST_DOTS, draw_contrasts, draw_spread, draw_stages
-from gradlens.figures.maps import draw_frame, draw_gradient, draw_lattice_map, draw_phases, draw_picture
+from gradlens.figures.curves import draw_curve
+from gradlens.figures.maps import (
+    draw_frame,
+    draw_gradient,
+    draw_lattice_map,
+    draw_phases,
+    draw_picture,
+    draw_sheet,
+    sheet_size,
+)
 from gradlens.figures.overlap import (
     draw_classes,
     draw_learning,
@@ -44,6 +65,7 @@ __all__ = [
     "draw_blame",
     "draw_classes",
     "draw_contrasts",
+    "draw_curve",
     "draw_frame",
     "draw_gradient",
     "draw_lattice_map",
@@ -57,6 +79,7 @@ __all__ = [
     "draw_picture",
     "draw_profile",
     "draw_response",
+    "draw_sheet",
     "draw_spectral_difference",
     "draw_spectrum",
     "draw_spread",
@@ -64,7 +87,9 @@ __all__ = [
     "draw_tail",
     "draw_unevenness",
     "new_figure",
+    "place",
     "png",
+    "sheet_size",
     "styled",
     "svg",
 ]

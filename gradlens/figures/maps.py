@@ -19,6 +19,22 @@ def draw_picture(ax: Axes, image: np.ndarray, *, title: str = "") -> Axes:
     return bare(ax, title)
 
 
+def draw_sheet(ax: Axes, images: np.ndarray, columns: int, *, gap: int = 2, title: str = "") -> Axes:
+    """Images `[n C H W]` in [0, 1] of one size on one sheet, `gap` white pixels between them; it is `sheet_size` px large."""
+    height, width = images.shape[2:]
+    rows = -(-len(images) // columns)
+    sheet = np.ones((images.shape[1], *sheet_size(rows, columns, (height, width), gap)), np.float32)
+    for number, image in enumerate(images):
+        top, left = (number // columns) * (height + gap), (number % columns) * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    return draw_picture(ax, sheet, title=title)
+
+
+def sheet_size(rows: int, columns: int, size: Sequence[int], gap: int = 2) -> tuple[int, int]:
+    """Height and width in pixels of a sheet of images of `size`."""
+    return rows * (size[0] + gap) - gap, columns * (size[1] + gap) - gap
+
+
 def draw_gradient(ax: Axes, gradient: np.ndarray, *, scale: float, title: str = "") -> AxesImage:
     """A signed map `[H W]` between -scale and scale, centred on white."""
     drawn = show(ax, gradient, cmap="RdBu_r", norm=Normalize(-scale, scale))

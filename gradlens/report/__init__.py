@@ -27,6 +27,7 @@ from gradlens.report import (
     spectrum,
     stages,
     table,
+    training,
 )
 from gradlens.report.document import Block, compile_pdf, contents, pagebreak
 from gradlens.report.run import Run, breakable
@@ -37,6 +38,7 @@ SETS_TITLE = "How much of these images is checkerboard?"
 PREDICTED_TITLE = "What will be checkerboard?"
 DREAMT_TITLE = "What jitter does to a dream"
 REDESIGNED_TITLE = "What could stand there instead?"
+TRAINED_TITLE = "Did it learn a checkerboard?"
 
 Drawn = tuple[list[Block], dict[str, bytes]]
 Section = Callable[[Run], Drawn]
@@ -73,7 +75,7 @@ def write_report(folder: Path) -> Path:
     """Draw the figures and the PDF of the run in `folder` from its saved results alone; the path of the PDF.
 
     Raises:
-        ValueError: `folder` holds no run of `analyze`, `dream`, `measure`, `predict` or `redesign`.
+        ValueError: `folder` holds no run of `analyze`, `dream`, `measure`, `predict`, `redesign` or `train`.
     """
     results = Results.read(folder)
     if "models" in results.manifest:
@@ -94,8 +96,11 @@ def write_report(folder: Path) -> Path:
     elif "redesigned" in results.manifest:
         parts = {"redesign": redesign.alone(results)}
         title, of, listed = REDESIGNED_TITLE, [results.manifest["redesigned"]["name"]], False
+    elif "training" in results.manifest:
+        parts = {"training": training.alone(results)}
+        title, of, listed = TRAINED_TITLE, [str(results.manifest["training"]["label"])], False
     else:
-        raise ValueError(f"{str(folder)!r} holds no run of analyze, dream, measure, predict or redesign")
+        raise ValueError(f"{str(folder)!r} holds no run of analyze, dream, measure, predict, redesign or train")
     return _write(folder, title, kicker(results.manifest, of), parts, listed=listed)
 
 

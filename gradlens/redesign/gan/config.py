@@ -1,6 +1,6 @@
 """What a GAN is trained from and how: one frozen dataclass, for Python and for the command line. Nothing here loads torch."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal
@@ -56,6 +56,13 @@ class TrainConfig:
         "staged"
     )
     discriminator: Annotated[str, Parameter(help="staged, or package.module:factory.")] = "staged"
+    generator_args: Annotated[
+        dict[str, int | float | bool | str],
+        Parameter(help="For the generator or its factory: --generator-args.depth 4."),
+    ] = field(default_factory=dict)
+    discriminator_args: Annotated[
+        dict[str, int | float | bool | str], Parameter(help="For the discriminator or its factory.")
+    ] = field(default_factory=dict)
     width: Annotated[int, Parameter(help="Channels at full resolution.")] = 64
     latent: Annotated[int, Parameter(help="Size of a latent vector.")] = 128
     norm: Annotated[Literal["spectral", "batch", "none"], Parameter(help="Of the discriminator.")] = "spectral"
@@ -89,6 +96,10 @@ class TrainConfig:
     save_every: Annotated[int, Parameter(help="Steps between checkpoints.")] = 1000
     draw_every: Annotated[int, Parameter(help="Steps between grids of samples.")] = 1000
     rated: Annotated[int, Parameter(help="Samples that are rated at the end (FD, KID, memorising); 0: none.")] = 1000
+    held_out: Annotated[
+        tuple[Path, ...],
+        Parameter(help="Pictures that are not trained on, to tell learning from memorising.", consume_multiple=True),
+    ] = ()
     backbone: Annotated[str, Parameter(help="Network whose features rate them.")] = "resnet18_half"
 
     @property

@@ -1,0 +1,274 @@
+"""What a training run made: how good its samples are, all its numbers, the networks, the data, the command, how to go on."""
+
+from collections.abc import Mapping
+from math import isnan, nan
+from pprint import pformat
+from typing import Any
+
+from gradlens.report.document import Block, Part, bullets, code, heading, listing, paragraph, strong, table
+from gradlens.report.run import KINDS, NBSP, Row, breakable, counted, number, probability, share, span
+from gradlens.report.trained import SUBJECTS, Trained
+
+MOST_SKIPPED = 12
+ROOM = 90  # characters of a name or a reason
+
+
+def pages(t: Trained) -> tuple[list[Block], dict[str, bytes]]:
+    """Quality, the numbers, and what was trained."""
+    return [
+        *_quality(t),
+        *_numbers(t),
+        heading("What was trained"),
+        *_networks(t),
+        *_data(t),
+        *_run(t),
+        *_on(t),
+    ], {}
+
+
+def shortened(text: str, room: int = ROOM) -> str:
+    """A text with its middle left out where it is long."""
+    return text if len(text) <= room else f"{text[: room // 2]}…{text[-room // 2 + 1 :]}"
+
+
+def measured(value: float) -> str:
+    """A measure of quality, with at most four digits that matter and four after the point."""
+    size = abs(value)
+    return number(value, 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4)
+
+
+def _between(row: Row) -> str:
+    return "–" if isnan(row.low) else f"{measured(row.low)} to {measured(row.high)}"
+
+
+def _quality(t: Trained) -> list[Block]:
+    title = heading("How good the samples are")
+    if t.quality.empty:
+        return [title, paragraph("This run did not measure quality.")]
+    rows = []
+    for record in t.quality.to_dict(orient="records"):
+        ours, control = record["sample"], record["control"]
+        cells = [breakable(record["metric"], 30), measured(ours.value), _between(ours)]
+        cells += ["–", "–"] if control is None else [measured(control.value), _between(control)]
+        rows.append([*cells, f"{ours.n:,}", "" if record["unit"] == "1" else record["unit"]])
+    columns = {
+        "measure": "left",
+        "samples": "right",
+        "95 % interval": "left",
+        "control": "right",
+        "95 % interval ": "left",
+    }
+    return [
+        title,
+        table(
+            columns | {"n": "right", "unit": "left"},
+            rows,
+            caption=[
+                f"Samples of {t.label} against the real data and, as the control, other real images against the same data. "
+                "Less is nearer, of nearest_neighbour too: far below the control the samples would be copies. The name in "
+                "brackets is the network whose features are compared and how many images entered; n is that of the row."
+            ],
+            stretch="measure",
+        ),
+        paragraph(
+            strong("What they do not say. "),
+            "FD and KID compare features of the network that is named, so no value here compares with a published FID, or with "
+            "one at another n: FD falls as n grows, which is why the control has the same n. Neither sees a faint lattice, and a "
+            "generator with one may have the better FD. A nearest neighbour at the control's distance does not prove that "
+            "nothing was memorised, and no measure here tells how much of the data's variety is missing.",
+        ),
+    ]
+
+
+def _numbers(t: Trained) -> list[Block]:
+    """Every measure of every period and subject in two tables."""
+    if not t.subjects:
+        return []
+    return [
+        heading("The numbers"),
+        paragraph(
+            "A signed measure sees a pattern that repeats with its sign, as uneven overlap writes it; an envelope or phase "
+            "measure sees energy that is placed unevenly while its sign is random, as a strided layer leaves it in a gradient. All of "
+            "them are in ",
+            code("table.csv"),
+            " beside this report.",
+        ),
+        _contrasts(t),
+        _imbalances(t),
+    ]
+
+
+def _contrasts(t: Trained) -> Block:
+    rows = []
+    for subject in t.subjects:
+        for period in t.run.periods(t.label, subject):
+            for kind in KINDS:
+                row = t.contrast(subject, period, kind)
+                part, floor = (
+                    t.row(subject, period, metric, kind) for metric in ("lattice_share", "lattice_share_floor")
+                )
+                contrast = "too small to tell" if isnan(row.value) else number(row.value) + f"{NBSP}*" * row.found
+                cells = [contrast, span(row), probability(row.p), share(part.value), share(floor.value), f"{row.n:,}"]
+                rows.append([SUBJECTS[subject], str(period), kind, *cells])
+    return table(
+        {
+            "of": "left", "period, px": "right", "family": "left", "contrast, dB": "right", "95 % interval": "left",
+            "p": "right", "share": "right", "its floor": "right", "n": "right",
+        },
+        rows,
+        caption=[
+            "Contrast: how far the new harmonics of the period stand above the spectrum around them; * found: p at most 0.01 "
+            "and the interval above 0. p: joint over images, adjusted over periods. Share: of all energy, on the whole lattice; "
+            "its floor is white noise's."
+        ],
+        stretch="of",
+    )  # fmt: skip
+
+
+def _imbalances(t: Trained) -> Block:
+    rows = []
+    for subject in t.subjects:
+        for period in t.run.periods(t.label, subject):
+            metrics = ("set_imbalance", "set_imbalance_test", "phase_ratio")
+            imbalance, floor, ratio = (t.row(subject, period, metric, "phase") for metric in metrics)
+            cells = [number(imbalance.value, 3), span(imbalance, 3), number(floor.value, 3), probability(imbalance.p)]
+            rows.append([SUBJECTS[subject], str(period), *cells, number(ratio.value, 2), f"{imbalance.n:,}"])
+    return table(
+        {
+            "of": "left", "period, px": "right", "imbalance": "right", "95 % interval": "left", "its floor": "right",
+            "p": "right", "max / min": "right", "n": "right",
+        },
+        rows,
+        caption=[
+            "Imbalance: variation of the energy over the T x T pixel positions that the images have in common, chance taken "
+            "out; its floor is the 95 % quantile where each image's map is moved at random. With few images p cannot be small."
+        ],
+        stretch="of",
+    )  # fmt: skip
+
+
+def _networks(t: Trained) -> list[Block]:
+    blocks: list[Block] = []
+    for network, verb, way in (
+        ("generator", "enlarges", "forward: whether a constant comes out constant"),
+        (
+            "discriminator",
+            "shrinks",
+            "backward: whether the mean of the gradient that it hands back is even over its phases",
+        ),
+    ):
+        told = t.told[network]
+        size = told.get("parameters")
+        said = f"{counted(size, 'parameter') if size is not None and size < 1000 else f'{size or 0:,} parameters'}"
+        blocks.append(heading(f"The {network}", 2))
+        blocks.append(paragraph(code(str(told["builder"])), f", {said}.", ragged=True))
+        rows = [
+            [
+                breakable(layer["layer"]),
+                breakable(str(layer["kind"])),
+                layer["certificate"],
+                _small(layer.get("deviation")),
+            ]
+            for layer in t.layers(network)
+        ]
+        if not rows:
+            blocks.append(paragraph(f"No layer of it that {verb} has a certificate in this run."))
+            continue
+        blocks.append(
+            table(
+                {"layer": "left", "kind": "left", "certificate": "left", "deviation": "right"},
+                rows,
+                caption=[f"Every layer that {verb}. The certificate is {way}."],
+                stretch="kind",
+            )
+        )
+    return blocks
+
+
+def _data(t: Trained) -> list[Block]:
+    data = t.told["data"]
+    skipped = data.get("skipped") or {}
+    parts: list[Part | str] = [
+        code(shortened(str(data["source"]))),
+        f": {data['found']:,} found, {data['used']:,} used, {len(skipped):,} left out; {t.size}, "
+        f"{counted(data['channels'], 'channel')}. ",
+        *(["SHA-256 ", code(str(data["sha256"])), "."] if data.get("sha256") else []),
+    ]
+    blocks: list[Block] = [heading("The data", 2), paragraph(*parts, ragged=True)]
+    if skipped:
+        first = list(skipped.items())[:MOST_SKIPPED]
+        blocks.append(bullets(*([code(shortened(name)), f": {shortened(str(why))}"] for name, why in first)))
+    if len(skipped) > MOST_SKIPPED:
+        more = len(skipped) - MOST_SKIPPED
+        blocks.append(paragraph(f"And {more:,} more, listed in manifest.json."))
+    return blocks
+
+
+def _run(t: Trained) -> list[Block]:
+    told, manifest = t.told, t.results.manifest
+    flags = [
+        [breakable(name, 20), breakable(shortened(_flag(value), 60), 20)] for name, value in told["config"].items()
+    ]
+    half = -(-len(flags) // 2)
+    pairs = [[*left, *right] for left, right in zip(flags[:half], [*flags[half:], ["", ""]], strict=False)]
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
+    commit = f", commit {manifest['commit'][:12]}" if manifest.get("commit") else ""
+    resumed = f" It was resumed after step {', '.join(f'{s:,}' for s in t.resumed)}." if t.resumed else ""
+    return [
+        heading("The run", 2),
+        listing(manifest["command"]),
+        paragraph(
+            f"{counted(told['steps'], 'step')}, {told['images']:,} images, {_speed(told)} images/s on {told['device']}, "
+            f"{_processes(told['processes'])}, {told['precision']}.{resumed} {versions}, "
+            f"Python {manifest.get('python', '')} on {manifest.get('platform', '')}{commit}."
+        ),
+        table(
+            {"flag": "left", "value": "left", "flag ": "left", "value ": "left"},
+            pairs,
+            caption=["All settings of the run."],
+        ),
+    ]
+
+
+def _on(t: Trained) -> list[Block]:
+    generator = t.told["generator"]
+    module, _, name = str(generator["builder"]).partition(":")
+    arguments = pformat(dict(generator.get("arguments") or {}), width=80, sort_dicts=False)
+    return [
+        heading("How to go on", 2),
+        paragraph("More training, and samples; DIR is this run's folder:", sticky=True),
+        listing("gradlens train --out DIR --resume\ngradlens sample DIR -n 64"),
+        paragraph("The generator in plain torch:", sticky=True),
+        listing(
+            "import torch\nfrom safetensors.torch import load_file\n"
+            f"from {module} import {name}\n\n"
+            f"arguments = {arguments}\n"
+            f"generator = {name}(**arguments).eval()\n"
+            'generator.load_state_dict(load_file("DIR/generator.safetensors"))\n'
+            f"images = (generator(torch.randn(64, generator.latent)) + 1) / 2"
+        ),
+    ]
+
+
+def _flag(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_flag(item)}" for key, item in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_flag, value)) or "–"
+    return "–" if value is None or value == "" else str(value)
+
+
+def _speed(told: Mapping[str, Any]) -> str:
+    speed = float(told["images_per_second"] or nan)
+    return "–" if isnan(speed) else f"{speed:,.0f}"
+
+
+def _processes(n: int) -> str:
+    return "one process" if n == 1 else f"{n} processes"
+
+
+def _small(value: float | None) -> str:
+    """A deviation: digits that matter, or that it is rounding."""
+    if value is None or isnan(value):
+        return "–"
+    return "< 10⁻⁵" if value < 1e-5 else number(value, 3)
