@@ -90,7 +90,7 @@ def _carried(t: Trained, subject: str, verb: str) -> list[Part]:
             else strong(f"{verb} no lattice of {_joined(absent, 'or')}")
         )
     if unknown:
-        parts.append(plain(f"{', ' if parts else ''}could not be measured at {_joined(unknown, 'and')}"))
+        parts.append(plain(f"{', and ' if parts else ''}could not be measured at {_joined(unknown, 'and')}"))
     return parts
 
 

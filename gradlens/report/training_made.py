@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from math import isnan, nan
-from pprint import pformat
 from typing import Any
 
 from gradlens.report.document import Block, Part, bullets, code, heading, listing, paragraph, strong, table
@@ -88,10 +87,11 @@ def _numbers(t: Trained) -> list[Block]:
         heading("The numbers"),
         paragraph(
             "A signed measure sees a pattern that repeats with its sign, as uneven overlap writes it; an envelope or phase "
-            "measure sees energy that is placed unevenly while its sign is random, as a strided layer leaves it in a gradient. All of "
-            "them are in ",
+            "measure sees energy that is placed unevenly while its sign is random, as a strided layer leaves it in a gradient. "
+            "All of them are in ",
             code("table.csv"),
             " beside this report.",
+            sticky=True,
         ),
         _contrasts(t),
         _imbalances(t),
@@ -218,7 +218,7 @@ def _run(t: Trained) -> list[Block]:
         heading("The run", 2),
         listing(manifest["command"]),
         paragraph(
-            f"{counted(told['steps'], 'step')}, {told['images']:,} images, {_speed(told)} images/s on {told['device']}, "
+            f"{told['steps']:,} steps, {told['images']:,} images, {_speed(told)} images/s on {told['device']}, "
             f"{_processes(told['processes'])}, {told['precision']}.{resumed} {versions}, "
             f"Python {manifest.get('python', '')} on {manifest.get('platform', '')}{commit}."
         ),
@@ -233,7 +233,7 @@ def _run(t: Trained) -> list[Block]:
 def _on(t: Trained) -> list[Block]:
     generator = t.told["generator"]
     module, _, name = str(generator["builder"]).partition(":")
-    arguments = pformat(dict(generator.get("arguments") or {}), width=80, sort_dicts=False)
+    arguments = ", ".join(f"{key}={value!r}" for key, value in (generator.get("arguments") or {}).items())
     return [
         heading("How to go on", 2),
         paragraph("More training, and samples; DIR is this run's folder:", sticky=True),
@@ -242,8 +242,7 @@ def _on(t: Trained) -> list[Block]:
         listing(
             "import torch\nfrom safetensors.torch import load_file\n"
             f"from {module} import {name}\n\n"
-            f"arguments = {arguments}\n"
-            f"generator = {name}(**arguments).eval()\n"
+            f"generator = {name}({arguments}).eval()\n"
             'generator.load_state_dict(load_file("DIR/generator.safetensors"))\n'
             f"images = (generator(torch.randn(64, generator.latent)) + 1) / 2"
         ),
