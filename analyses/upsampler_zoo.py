@@ -25,7 +25,7 @@ from gradlens.console import application, progress, say
 from gradlens.console import run as run_command
 from gradlens.geometry import certify, energy_map
 from gradlens.images import sample
-from gradlens.redesign.swap import multiplications
+from gradlens.redesign.surgery import multiplications
 from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder
 from gradlens.spectra import lattice_statistics, phase_energy, phase_imbalance, phase_ratio
 from gradlens.upsampling import UPSAMPLERS

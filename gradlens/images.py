@@ -5,6 +5,7 @@ that network's own recipe (resize, then centre crop). Resizing acts on spectra: 
 network sees them, as the control of every gradient.
 """
 
+import io
 import os
 import sys
 import warnings
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ class Photograph:
 
 
 def photographs(source: Path | None = None, *, limit: int | None = None) -> list[Photograph]:
-    """The pictures of `source`: a file, a folder (searched to its depths, by name), or the samples where None.
+    """The pictures of `source`: a file, a folder or zip file (searched to its depths, by name), or the samples where None.
 
     A folder is read no further than `limit` needs; a link to another folder is not followed.
 
@@ -61,7 +63,29 @@ def photographs(source: Path | None = None, *, limit: int | None = None) -> list
         return found
     if not source.exists():
         raise ValueError(f"images: there is no file or folder {str(source)!r}")
+    if source.suffix.lower() == ".zip":
+        return _zipped(source)[:limit]
     return [Photograph(_name(Path(source.name)), lambda: open_image(source))]
+
+
+def _zipped(path: Path) -> list[Photograph]:
+    """The pictures in a zip file, by name; it stays open as long as one of them is held."""
+    try:
+        archive = ZipFile(path)
+    except (BadZipFile, OSError) as error:
+        raise ValueError(f"images: {str(path)!r} is no whole zip file ({error})") from error
+    names = sorted(n for n in archive.namelist() if os.path.splitext(n)[1].lower() in SUFFIXES)
+    if not names:
+        raise ValueError(f"images: {str(path)!r} holds no picture ({', '.join(sorted(SUFFIXES))})")
+
+    def opened(name: str) -> Image.Image:
+        try:
+            content = archive.read(name)
+        except Exception as error:  # damaged, encrypted, of an unknown compression
+            raise UnreadableError(_name(Path(name)), _reason(error)) from error
+        return _opened(io.BytesIO(content), name)
+
+    return [Photograph(_name(Path(name)), lambda name=name: opened(name)) for name in names]
 
 
 def _name(path: Path) -> str:
@@ -106,14 +130,19 @@ def open_image(path: Path) -> Image.Image:
     """
     if not os.path.isfile(path):  # opening a pipe would wait for a writer
         raise UnreadableError(_name(Path(path.name)), "no file, or a link to none")
+    return _opened(path, path.name)
+
+
+def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
+    """The picture in a file or its bytes, as `open_image` says."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a large picture (twice that is an error) or odd metadata
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 image.load()
                 return _plain(image)
     except Exception as error:  # a broken header leads Pillow to struct.error, zlib.error, IndexError, MemoryError, ...
-        raise UnreadableError(_name(Path(path.name)), _reason(error)) from error
+        raise UnreadableError(_name(Path(name)), _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -333,9 +333,9 @@ def _network(recipe: _Recipe, seed: int, state: Mapping[str, Tensor] | None) -> 
         if recipe.builder.startswith("timm:"):
             name = recipe.builder.removeprefix("timm:")
             return hub.build(name, recipe.arguments, state, pretrained=recipe.from_hub, near=tuple(BUNDLED))
-        factory = _factory(recipe.builder)
+        make = factory(recipe.builder)
         try:
-            network = factory(**recipe.arguments)
+            network = make(**recipe.arguments)
         except Exception as error:  # a factory of the user's raises what it likes
             source = f"{recipe.file.name!r}: " if recipe.told and recipe.file else ""
             raise ValueError(f"model: {source}{recipe.builder!r} fails with {recipe.arguments}: {error!r}") from error
@@ -350,8 +350,12 @@ def _legible(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _factory(name: str) -> Callable[..., Any]:
-    """The callable `package.module:factory`, with the working directory on the path as for `python -m`."""
+def factory(name: str) -> Callable[..., Any]:
+    """The callable `package.module:factory`, with the working directory on the path as for `python -m`.
+
+    Raises:
+        ValueError: there is none.
+    """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise ValueError(f"model: {name!r} is not package.module:factory")

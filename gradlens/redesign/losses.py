@@ -87,7 +87,7 @@ def _squared_slope(discriminator: Critic, images: Tensor) -> Tensor:
     images = images.requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
-    return slope.float().flatten(1).square().sum(1)
+    return slope.to(torch.promote_types(slope.dtype, torch.float32)).flatten(1).square().sum(1)
 
 
 def _r1_and_r2(discriminator: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:

@@ -1,0 +1,117 @@
+"""The pair of a training run: built as configured or by its user's factories, tried once, described for a checkpoint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlens import networks
+from gradlens.models import factory
+from gradlens.modules import undisturbed
+from gradlens.redesign.gan.config import TrainConfig
+
+GENERATORS = {
+    "staged": networks.StagedGenerator,
+    "residual": networks.ResidualGenerator,
+    "neutral": networks.NeutralGenerator,
+}
+
+
+def build(config: TrainConfig) -> tuple[nn.Module, nn.Module, dict[str, dict[str, Any]]]:
+    """Generator, discriminator, and for each its `builder` and `arguments`, from the default generator of random numbers.
+
+    Raises:
+        ValueError: a word is unknown, or a network of the user's does not take or give what it should.
+    """
+    told = {"generator": _generator(config), "discriminator": _discriminator(config)}
+    generator, discriminator = (_made(part, config) for part in told.values())
+    _try(generator, discriminator, config)
+    return generator, discriminator, told
+
+
+def _generator(config: TrainConfig) -> dict[str, Any]:
+    if ":" in config.generator:
+        return {"builder": config.generator, "arguments": dict(config.generator_args)}
+    if config.generator not in GENERATORS:
+        known = ", ".join(GENERATORS)
+        raise ValueError(f"--generator: must be one of {known}, or package.module:factory, got {config.generator!r}")
+    size = {
+        "resolution": config.resolution,
+        "latent": config.latent,
+        "width": config.width,
+        "channels": config.channels,
+    }
+    if config.generator != "neutral":
+        size["upsampler"] = list(config.upsampler) if len(config.upsampler) > 1 else config.upsampler[0]
+    return {"builder": _home(GENERATORS[config.generator]), "arguments": size | dict(config.generator_args)}
+
+
+def _discriminator(config: TrainConfig) -> dict[str, Any]:
+    if ":" in config.discriminator:
+        return {"builder": config.discriminator, "arguments": dict(config.discriminator_args)}
+    if config.discriminator != "staged":
+        raise ValueError(f"--discriminator: must be staged, or package.module:factory, got {config.discriminator!r}")
+    shrinks = list(config.downsampler) if len(config.downsampler) > 1 else config.downsampler[0]
+    arguments = {
+        "resolution": config.resolution, "width": config.width, "channels": config.channels, "downsampler": shrinks,
+        "first": config.first, "norm": config.norm,
+    }  # fmt: skip
+    return {"builder": _home(networks.StagedDiscriminator), "arguments": arguments | dict(config.discriminator_args)}
+
+
+def _home(network: type[nn.Module]) -> str:
+    return f"gradlens.networks:{network.__name__}"
+
+
+def _made(told: Mapping[str, Any], config: TrainConfig) -> nn.Module:
+    """The network that `told` describes."""
+    make = factory(told["builder"])
+    try:
+        network = make(**told["arguments"])
+    except (TypeError, ValueError) as error:
+        if told["builder"].startswith("gradlens."):
+            raise ValueError(f"--{error}" if isinstance(error, ValueError) else str(error)) from error
+        raise ValueError(f"{told['builder']!r} fails with {told['arguments']}: {error!r}") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{told['builder']!r} returned a {type(network).__name__}, not an nn.Module")
+    return network
+
+
+def _try(generator: nn.Module, discriminator: nn.Module, config: TrainConfig) -> None:
+    """Refuse a pair that does not fit together, before hours are spent."""
+    wanted = [2, config.channels, config.resolution, config.resolution]
+    latents = torch.zeros(2, config.latent)
+    made = _ran(generator, latents, config.generator, f"latents [2 {config.latent}]")
+    if list(made.shape) != wanted:
+        raise ValueError(
+            f"--generator: {config.generator!r} gives {list(made.shape)}; the discriminator is to see {wanted}"
+        )
+    logits = _ran(discriminator, made, config.discriminator, f"images {wanted}")
+    if logits.numel() != 2:
+        raise ValueError(
+            f"--discriminator: {config.discriminator!r} gives {list(logits.shape)}; it must be one logit an image"
+        )
+
+
+def _ran(network: nn.Module, x: Tensor, name: str, given: str) -> Tensor:
+    try:
+        with undisturbed(network), torch.no_grad():
+            made = network(x)
+    except RuntimeError as error:
+        raise ValueError(f"{name!r} does not run on {given} ({str(error).splitlines()[0]})") from error
+    if not isinstance(made, Tensor):
+        raise ValueError(f"{name!r} gives a {type(made).__name__}, not a tensor")
+    return made
+
+
+def described(role: str, told: Mapping[str, Any], config: TrainConfig, origin: str) -> dict[str, Any] | None:
+    """What a checkpoint says of a network, as `gradlens.checkpoints` reads it; None for one of the user's."""
+    if not told["builder"].startswith("gradlens.networks:"):
+        return None
+    side = config.resolution
+    size = [config.latent] if role == "generator" else [config.channels, side, side]
+    return {
+        "role": role, "builder": told["builder"], "arguments": told["arguments"], "input_size": size, "mean": [0.5],
+        "std": [0.5], "origin": origin,
+    }  # fmt: skip

@@ -1,0 +1,59 @@
+"""What is looked at while a GAN trains: the lattice of its samples and of the gradient that the discriminator hands back.
+
+Nothing here waits for the device: values stay on it until they are read, so that measuring costs what it computes and no more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradlens.gradients import input_gradient
+from gradlens.modules import undisturbed
+from gradlens.spectra import lattice_contrast
+
+KINDS = ("signed", "envelope")
+TOGETHER = 64  # images a pass
+
+
+@dataclass(frozen=True)
+class Look:
+    """Samples `[N C R R]` in [0, 1], the gradients `[N C R R]` of the discriminator's logits there, and mean contrasts in dB."""
+
+    samples: Tensor
+    gradients: Tensor
+    contrasts: dict[str, Tensor]
+
+
+def look(generator: nn.Module, discriminator: nn.Module, latents: Tensor, periods: Sequence[int]) -> Look:
+    """What a pair makes of `latents` `[N L]`; both are left as they were."""
+    samples = generated(generator, latents)
+    found = gradients_at(discriminator, samples)
+    told = contrasts(samples, periods, "sample") | contrasts(found, periods, "gradient")
+    return Look(samples, found, told)
+
+
+@torch.no_grad()
+def generated(generator: nn.Module, latents: Tensor) -> Tensor:
+    """The images of a generator in eval mode: `[N L]` to `[N C R R]` float32 in [0, 1]."""
+    with undisturbed(generator):
+        made = torch.cat([generator(part).float() for part in latents.split(TOGETHER)])
+    return ((made + 1) / 2).clamp(0, 1)
+
+
+def gradients_at(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """The gradient of each image's logit, per unit of [0, 1]: `[N C R R]`."""
+    parts = [2 * input_gradient(discriminator, 2 * part - 1, score=_logit) for part in images.split(TOGETHER)]
+    return torch.cat(parts)
+
+
+def _logit(output: Tensor) -> Tensor:
+    return output.flatten()
+
+
+def contrasts(x: Tensor, periods: Sequence[int], name: str) -> dict[str, Tensor]:
+    """Mean contrast over images at each period: `NAME/signed/T` and `NAME/envelope/T`, in dB."""
+    return {
+        f"{name}/{kind}/{period}": lattice_contrast(x, period, kind=kind).mean() for kind in KINDS for period in periods
+    }
