@@ -47,9 +47,9 @@ def _curved(t: Trained) -> Block:
         "figures/curves.svg",
         alt="Losses, images a second and contrasts of the lattice over the steps of training",
         caption=[
-            f"The log, {counted(len(t.steps), 'line')}. Contrasts are means over the images of "
-            "one measurement, without interval; the dashed line is the real images'. Compare curves of one period: "
-            f"contrasts of two periods have no common scale.{resumed} The arrays log/* hold the values."
+            f"The log, {counted(len(t.steps), 'line')}. Contrasts are means over samples at the same latents, without interval; "
+            "the dashed line is the real images'. Compare curves of one period: contrasts of two periods have no common scale."
+            f"{resumed} The arrays log/* hold the values."
         ],
     )
 
