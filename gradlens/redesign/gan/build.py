@@ -43,7 +43,7 @@ def _generator(config: TrainConfig) -> dict[str, Any]:
         "channels": config.channels,
     }
     if config.generator != "neutral":
-        size["upsampler"] = list(config.upsampler) if len(config.upsampler) > 1 else config.upsampler[0]
+        size["upsampler"] = _words(config.upsampler)
     return {"builder": _home(GENERATORS[config.generator]), "arguments": size | dict(config.generator_args)}
 
 
@@ -52,12 +52,16 @@ def _discriminator(config: TrainConfig) -> dict[str, Any]:
         return {"builder": config.discriminator, "arguments": dict(config.discriminator_args)}
     if config.discriminator != "staged":
         raise ValueError(f"--discriminator: must be staged, or package.module:factory, got {config.discriminator!r}")
-    shrinks = list(config.downsampler) if len(config.downsampler) > 1 else config.downsampler[0]
     arguments = {
-        "resolution": config.resolution, "width": config.width, "channels": config.channels, "downsampler": shrinks,
+        "resolution": config.resolution, "width": config.width, "channels": config.channels, "downsampler": _words(config.downsampler),
         "first": config.first, "norm": config.norm,
     }  # fmt: skip
     return {"builder": _home(networks.StagedDiscriminator), "arguments": arguments | dict(config.discriminator_args)}
+
+
+def _words(words: tuple[str, ...]) -> str | list[str]:
+    """One word, or one for each stage."""
+    return words[0] if len(words) == 1 else list(words)
 
 
 def _home(network: type[nn.Module]) -> str:

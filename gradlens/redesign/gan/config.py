@@ -96,6 +96,10 @@ class TrainConfig:
     save_every: Annotated[int, Parameter(help="Steps between checkpoints.")] = 1000
     draw_every: Annotated[int, Parameter(help="Steps between grids of samples.")] = 1000
     rated: Annotated[int, Parameter(help="Samples that are rated at the end (FD, KID, memorising); 0: none.")] = 1000
+    held_out: Annotated[
+        tuple[Path, ...],
+        Parameter(help="Pictures that are not trained on, to tell learning from memorising.", consume_multiple=True),
+    ] = ()
     backbone: Annotated[str, Parameter(help="Network whose features rate them.")] = "resnet18_half"
 
     @property

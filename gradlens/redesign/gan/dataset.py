@@ -97,6 +97,11 @@ def read(
     return Data(images, source, len(found), skipped, _hash(images))
 
 
+def of_tensor(images: Tensor) -> Data:
+    """Images that are decoded already, `[N C R R]` uint8."""
+    return Data(images, "a tensor", len(images), {}, _hash(images))
+
+
 def _check_enough(used: int, found: Sequence[Photograph], skipped: dict[str, str], resolution: int) -> None:
     if used == 0:
         name, reason = next(iter(skipped.items()))

@@ -1,0 +1,156 @@
+"""What a training run leaves: lattices of samples, gradients and real images, ratings, certificates of layers, the log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from gradlens.compare import measure
+from gradlens.console import plain
+from gradlens.downsampling import DOWNSAMPLERS
+from gradlens.geometry import certify
+from gradlens.modules import undisturbed
+from gradlens.networks import ResidualGenerator, StagedDiscriminator, StagedGenerator
+from gradlens.redesign.gan import dataset
+from gradlens.redesign.gan.config import TrainConfig
+from gradlens.redesign.gan.instruments import contrasts, generated, gradients_at
+from gradlens.results import COLUMNS, Results, circumstances
+from gradlens.spectra import lattice_statistics
+from gradlens.upsampling import UPSAMPLERS
+
+MEASURED = 256  # images of each kind
+SHOWN = 64
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run at its end: the networks on their device, and what is known of the training."""
+
+    config: TrainConfig
+    data: dataset.Data
+    held_out: Tensor | None
+    generator: nn.Module
+    discriminator: nn.Module
+    told: Mapping[str, Mapping[str, Any]]
+    logged: Mapping[str, np.ndarray]
+    strip: list[tuple[int, np.ndarray]]
+    latents: Tensor
+    step: int
+    finished: bool
+    facts: Mapping[str, Any]
+
+
+def outcome(run: Ended) -> Results:
+    """The results of a run; samples are of the averaged generator, drawn from the seed."""
+    config, device = run.config, run.latents.device
+    more = torch.Generator().manual_seed(dataset.seed_of(config.seed, "measured", 0))
+    count = max(MEASURED, config.rated)
+    samples = generated(run.generator, torch.randn(count, config.latent, generator=more).to(device))
+    real = _some(run.data.images, max(MEASURED, 2 * config.rated), config.seed)
+    looked = {
+        "sample": samples[:MEASURED],
+        "input-gradient": gradients_at(run.discriminator, samples[:MEASURED]),
+        "image": (real[:MEASURED].float() / 255).to(device),
+    }
+    tables, arrays = [], {f"log/{name}": column for name, column in run.logged.items()}
+    for subject, x in looked.items():
+        statistics = lattice_statistics(x, config.measured)
+        table = measure(statistics, model=config.label, subject=subject)
+        tables.append(table.loc[table["image"] == ""])
+        arrays[f"power/{'gradient' if subject == 'input-gradient' else subject}"] = (
+            statistics.power.float().cpu().numpy()
+        )
+    if config.rated and run.finished:
+        tables.append(_rated(samples[: config.rated], real, run.held_out, config))
+    told = contrasts(looked["image"], config.measured, "real")
+    arrays |= {name: value.float().cpu().numpy() for name, value in told.items()}
+    arrays["samples"] = generated(run.generator, run.latents).cpu().numpy()
+    arrays["real"] = looked["image"][:SHOWN].cpu().numpy()
+    if run.strip:
+        arrays["progress/step"] = np.array([step for step, _ in run.strip], np.int64)
+        arrays["progress/samples"] = np.stack([images for _, images in run.strip])
+    rows = pd.concat(tables, ignore_index=True).reindex(columns=list(COLUMNS))
+    return Results(rows, arrays, _manifest(run))
+
+
+def _some(images: Tensor, count: int, seed: int) -> Tensor:
+    """At most `count` of the images, drawn from the seed."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(dataset.seed_of(seed, "real", 0)))
+    return images[order[:count]]
+
+
+def _rated(samples: Tensor, real: Tensor, held_out: Tensor | None, config: TrainConfig) -> pd.DataFrame:
+    from gradlens.redesign.quality import rate
+
+    others = None if held_out is None else _some(held_out, 2 * config.rated, config.seed)
+    return rate(
+        samples.cpu(), real, backbone=config.backbone, held_out=others, label=config.label, seed=config.seed,
+        device=samples.device,
+    )  # fmt: skip
+
+
+def _manifest(run: Ended) -> dict[str, Any]:
+    config = run.config
+    networks = {
+        role: dict(run.told[role])
+        | {"parameters": sum(p.numel() for p in network.parameters()), "layers": _layers(network, config)}
+        for role, network in (("generator", run.generator), ("discriminator", run.discriminator))
+    }
+    speeds = run.logged.get("images_per_second", np.array([np.nan]))
+    training = {
+        "config": plain(config), "label": config.label, "data": run.data.told, "steps": run.step,
+        "images": run.step * config.batch_size, "images_per_second": float(np.median(speeds)),
+        "periods": list(config.measured), "interrupted": not run.finished,
+    }  # fmt: skip
+    manifest = circumstances() | {"training": training | networks | dict(run.facts)}
+    return manifest | {
+        "seed": config.seed, "device": run.facts["device"], "partial": not run.finished,
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def _layers(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """The layers of a family's network that enlarge or shrink, each with the certificate of its own constants or gradients."""
+    if isinstance(network, StagedGenerator):
+        names = [f"up{stage}" for stage in range(1, network.stages + 1)]
+        return _certified(network, names, config.upsampler, UPSAMPLERS, "forward")
+    if isinstance(network, ResidualGenerator):
+        names = [f"blocks.{number}.up" for number in range(len(network.blocks))]
+        return _certified(network, names, config.upsampler, UPSAMPLERS, "forward")
+    if isinstance(network, StagedDiscriminator):
+        names = [f"down{stage}" for stage in range(1, network.stages + 1)]
+        words = list(config.downsampler) * (network.stages if len(config.downsampler) == 1 else 1)
+        words = words if config.first is None else [config.first, *words[1:]]
+        return _certified(network, names, words, DOWNSAMPLERS, "backward")
+    return []
+
+
+def _certified(
+    network: nn.Module,
+    names: list[str],
+    words: Any,
+    table: Mapping[str, Any],
+    direction: Literal["forward", "backward"],
+) -> list[dict[str, Any]]:
+    words = list(words) * (len(names) if len(words) == 1 else 1)
+    found = []
+    for name, word in zip(names, words, strict=True):
+        layer = network.get_submodule(name)
+        with undisturbed(layer):
+            verdict = certify(layer, (_channels(layer), 16, 16), direction=direction)
+        found.append(
+            {"layer": name, "kind": word, "certificate": verdict.verdict, "deviation": float(verdict.deviation)}
+        )
+    return found
+
+
+def _channels(layer: nn.Module) -> int:
+    """The channels that a layer takes: those of its first convolution."""
+    for module in layer.modules():
+        if hasattr(module, "in_channels"):
+            return int(module.in_channels)  # type: ignore[arg-type]
+    raise AssertionError(f"{type(layer).__name__} has no channels")
