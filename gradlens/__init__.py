@@ -39,6 +39,7 @@ SUBMODULES = (
     "results",
     "rules",
     "spectra",
+    "training",
     "upsampling",
 )
 

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from gradlens import networks
 
+FOLDER, RECORD = "checkpoints", "checkpoint.json"  # of a training run, and of one checkpoint in it
+STEP = re.compile(r"step-(\d{8,})")
 NETWORKS = "gradlens.networks:"  # the only factories that a checkpoint may name
 
 
@@ -88,6 +90,33 @@ RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "interpolation": (lambda v: v in RESIZERS, f"one of {', '.join(RESIZERS)}"),
     "crop_pct": (lambda v: _is_number(v) and 0.1 <= v <= 10, "a number from 0.1 to 10"),
 }
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a training run, the newest last."""
+    found = [p for p in (run / FOLDER).glob("step-*") if STEP.fullmatch(p.name)]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+
+
+def newest(path: Path) -> Path:
+    """The checkpoint that `path` means: itself, the newest of a run, or the folder that a file lies in.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if path.is_file() and path.name in (
+        "generator.safetensors",
+        "discriminator.safetensors",
+        "training.safetensors",
+        RECORD,
+    ):
+        path = path.parent
+    if (path / RECORD).is_file():
+        return path
+    found = checkpoints(path)
+    if not found:
+        raise ValueError(f"{str(path)!r} holds no checkpoint of gradlens train")
+    return found[-1]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlens import hub
-from gradlens.checkpoints import card, file_hash, fill, read_state, state_hash
+from gradlens.checkpoints import card, file_hash, fill, newest, read_state, state_hash
 
 Role = Literal["classifier", "discriminator", "generator"]
 
@@ -164,8 +164,8 @@ def discriminator(
     """A GAN discriminator that takes [0, 1] images, normalises inside, in eval mode, frozen.
 
     Args:
-        name_or_path: `dcgan_svhn` (bundled), a checkpoint of gradlens, or `package.module:factory` with
-            `weights=path`.
+        name_or_path: `dcgan_svhn` (bundled), a checkpoint of gradlens (a file, or the folder of a run of `gradlens train`),
+            or `package.module:factory` with `weights=path`.
         weights, seed, model_args, input_size, mean, std: as `classifier`.
 
     Raises:
@@ -190,8 +190,8 @@ def generator(
     """A GAN generator from latents `[N latent]` to images `[N C H W]` in [0, 1], in eval mode, frozen.
 
     Args:
-        name_or_path: `dcgan_svhn` (bundled), a checkpoint of gradlens, or `package.module:factory` with
-            `weights=path`.
+        name_or_path: `dcgan_svhn` (bundled), a checkpoint of gradlens (a file, or the folder of a run of `gradlens train`),
+            or `package.module:factory` with `weights=path`.
         weights, seed, model_args: as `classifier`.
         input_size: `[latent]`, or `[C 1 1]` for one that takes maps.
         mean, std: an image is `output * std + mean`; 0.5 and 0.5 for a tanh at the end.
@@ -317,6 +317,9 @@ def _checkpoint_path(role: Role, name: str) -> Path | None:
             raise ValueError(f"{name!r} is a {' and a '.join(BUNDLED[name])}, not a {role}")
         return Path(str(resources.files("gradlens").joinpath(f"weights/{BUNDLED[name][role]}.safetensors")))
     path = Path(name)
+    if path.is_dir() and ":" not in name:
+        path = newest(path) / f"{role}.safetensors"
+        name = str(path)
     if path.is_file():
         if card(path) is None:
             raise ValueError(f"{name!r} does not describe its network; name the network and give --weights {name}")

@@ -21,7 +21,7 @@ def draw_curve(
     level: tuple[str, float] | None = None,
     resumed: Sequence[int] = (),
 ) -> Axes:
-    """Values over the steps of training; what is not finite is left out, and a line goes on behind it.
+    """Values over the steps of training; what is not finite is left out, and the line goes on behind it.
 
     Args:
         steps: `[K]`, rising.
@@ -36,6 +36,9 @@ def draw_curve(
         known = np.isfinite(values)
         mark = "o" if known.sum() <= FEW else ""
         ax.plot(steps[known], values[known], color=colour, marker=mark, markersize=2.5, linewidth=0.9, label=label)
+    if not any(np.isfinite(values).any() for values, _ in series.values()):
+        ax.text(0.5, 0.5, "no finite value", ha="center", va="center", color=CONTROL, transform=ax.transAxes)
+        ax.set_yticks([])
     if level is not None and np.isfinite(level[1]):
         ax.axhline(level[1], color=CONTROL, linewidth=0.9, linestyle="--", label=level[0])
     if len(steps):

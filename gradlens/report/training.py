@@ -8,6 +8,7 @@ from math import isnan
 import numpy as np
 
 from gradlens import figures
+from gradlens.compare import SIGNIFICANCE
 from gradlens.report import training_course, training_made
 from gradlens.report.document import Block, Part, answer, bullets, code, pagebreak, picture, plain, strong
 from gradlens.report.run import KINDS, NBSP, Row, counted, number, p_phrase, span
@@ -18,6 +19,7 @@ FAINT = 0.5  # dB; photographs without a lattice read up to 0.3 from 4 px on
 INCH = 96  # px of native size
 HALF = 3.2  # inches for the samples, and for the real images beside them
 DETAIL = 64  # px of a picture that are enlarged
+SHORT = {"sample": "samples", "input-gradient": "gradient", "image": "real"}
 
 
 def alone(results: Results) -> tuple[list[Block], dict[str, bytes]]:
@@ -27,8 +29,7 @@ def alone(results: Results) -> tuple[list[Block], dict[str, bytes]]:
     drawn: dict[str, bytes] = {}
     if {"samples", "real"} & set(results.arrays):
         drawn["figures/samples.svg"] = _samples(t)
-        blocks.append(_shown(t))
-    blocks.append(pagebreak())
+        blocks += [_shown(t), pagebreak()]
     for more, others in (training_course.pages(t), training_made.pages(t)):
         blocks += more
         drawn |= others
@@ -45,18 +46,17 @@ def short_table(results: Results) -> str:
     t = Trained(results)
     lines = [conclusion(results)]
     if t.subjects:
-        lines += ["", f"{'period':>6}  " + "  ".join(f"{SHORT[s] + ', ' + k:>17}" for s in t.subjects for k in KINDS)]
+        lines += ["", f"{'period':>6}" + "".join(f"{SHORT[s]:>10}{'env.':>8}" for s in t.subjects)]
     for period in t.periods if t.subjects else []:
         rows = [t.contrast(subject, period, kind) for subject in t.subjects for kind in KINDS]
-        cells = "  ".join(f"{number(row.value) + ' dB' + (' *' if row.found else '  '):>17}" for row in rows)
-        lines.append(f"{period:>6}  {cells}")
-    for record in t.quality.head(4).to_dict(orient="records"):
+        cells = [number(row.value) + ("*" if row.found else " ") for row in rows]
+        lines.append(f"{period:>6}" + "".join(f"{cell:>{8 if at % 2 else 10}}" for at, cell in enumerate(cells)))
+    for record in t.quality.loc[~t.quality["metric"].str.endswith("_test")].head(5).to_dict(orient="records"):
         control = "" if record["control"] is None else f", real data {training_made.measured(record['control'].value)}"
         lines.append(f"{record['metric']}: {training_made.measured(record['sample'].value)}{control}")
-    return "\n".join([*lines, "* found: p at most 0.01 and the interval above 0"] if t.subjects else lines)
-
-
-SHORT = {"sample": "samples", "input-gradient": "gradient", "image": "real"}
+    if t.subjects:
+        lines.append("contrasts in dB, signed and of the envelope; * found: p at most 0.01 and the interval above 0")
+    return "\n".join(lines)
 
 
 def _verdict(t: Trained) -> list[Part]:
@@ -90,7 +90,7 @@ def _carried(t: Trained, subject: str, verb: str) -> list[Part]:
             else strong(f"{verb} no lattice of {_joined(absent, 'or')}")
         )
     if unknown:
-        parts.append(plain(f"{', ' if parts else ''}could not be measured at {_joined(unknown, 'and')}"))
+        parts.append(plain(f"{', and ' if parts else ''}could not be measured at {_joined(unknown, 'and')}"))
     return parts
 
 
@@ -131,18 +131,31 @@ def _reasons(t: Trained) -> list[list[Part]]:
         reasons.append([strong("As it trained. "), plain(course)])
     if layers := _layers(t):
         reasons.append([strong("The layers. "), plain(f"The certificate holds for {_joined(layers, 'and')}.")])
-    for record in t.quality.head(1).to_dict(orient="records"):
-        control = (
-            ""
-            if record["control"] is None
-            else f"; other real images have {training_made.measured(record['control'].value)}"
-        )
-        said = f"{record['metric']} to the real data is {training_made.measured(record['sample'].value)}{control}."
-        reasons.append([strong("How good. "), plain(said)])
+    reasons += _good(t)
     if skipped := t.told["data"].get("skipped"):
         named = training_made.shortened(next(iter(skipped)))
         said = f"{counted(len(skipped), 'file')} did not read as pictures, the first is "
         reasons.append([strong("Left out. "), plain(said), code(named), plain(".")])
+    return reasons
+
+
+def _good(t: Trained) -> list[list[Part]]:
+    """The first distance that could be measured, and whether there are signs of copies."""
+    reasons = []
+    rows = {record["metric"]: record for record in t.quality.to_dict(orient="records")}
+    if known := [m for m, record in rows.items() if m.startswith(("FD", "KID")) and not isnan(record["sample"].value)]:
+        ours, control = rows[known[0]]["sample"], rows[known[0]]["control"]
+        beside = "" if control is None else f"; other real images have {training_made.measured(control.value)}"
+        said = f"{known[0]} to the real data is {training_made.measured(ours.value)}{beside}."
+        reasons.append([strong("How good. "), plain(said)])
+    for metric, record in rows.items():
+        row = record["sample"]
+        if metric.startswith("copied_share") and not isnan(row.value):
+            copies = "There are signs of copies" if row.p <= SIGNIFICANCE else "No sign of copies"
+            said = (
+                f"{copies}: {metric} is {training_made.measured(row.value)}, {p_phrase(row.p)}; about 0.01 is chance."
+            )
+            reasons.append([strong("Memorised? "), plain(said)])
     return reasons
 
 

@@ -18,8 +18,8 @@ COLOURS = {"sample": figures.SERIES[3], "gradient": figures.GRADIENT}
 WORDS = {"sample": "samples", "gradient": "discriminator's input gradient"}
 POWERS = {"sample": "samples", "gradient": "discriminator's gradient", "image": "real images"}
 LOSSES = {
-    "loss_discriminator": ("discriminator", figures.SERIES[4]),
-    "loss_generator": ("generator", figures.SERIES[1]),
+    "loss_discriminator": ("loss of the discriminator", figures.SERIES[4]),
+    "loss_generator": ("loss of the generator", figures.SERIES[1]),
 }
 
 
@@ -47,9 +47,9 @@ def _curved(t: Trained) -> Block:
         "figures/curves.svg",
         alt="Losses, images a second and contrasts of the lattice over the steps of training",
         caption=[
-            f"The log, {counted(len(t.steps), 'line')}. Contrasts are means over the images of "
-            "one measurement, without interval; the dashed line is the real images'. Compare curves of one period: "
-            f"contrasts of two periods have no common scale.{resumed} The arrays log/* hold the values."
+            f"The log, {counted(len(t.steps), 'line')}. Contrasts are means over samples at the same latents, without interval; "
+            "the dashed line is the real images'. Compare curves of one period: contrasts of two periods have no common scale."
+            f"{resumed} The arrays log/* hold the values."
         ],
     )
 
@@ -60,24 +60,28 @@ def _curves(t: Trained) -> bytes:
     kinds = [kind for kind in KINDS if any(t.logged(subject, p, kind) for subject in WORDS for p in t.periods)]
     columns = min(max(len(t.periods), 2), MOST)
     lines = -(-len(t.periods) // columns)
-    figure, axes = figures.new_figure(6.7, 1.65 * (1 + lines * len(kinds)) + 0.3, 1 + lines * len(kinds), columns)
+    figure, axes = figures.new_figure(6.7, 1.65 * (1 + lines * len(kinds)) + 0.5, 1 + lines * len(kinds), columns)
     for ax in axes.ravel():
         ax.set_axis_off()
     losses = {label: (t.log(name), colour) for name, (label, colour) in LOSSES.items()}
     axes[0, 0].set_axis_on()
-    figures.draw_curve(axes[0, 0], t.steps, losses, unit="loss", title="losses", resumed=t.resumed).legend(ncols=2)
+    figures.draw_curve(axes[0, 0], t.steps, losses, unit="loss", title="losses", resumed=t.resumed)
     axes[0, 1].set_axis_on()
     speed = {"": (t.log("images_per_second"), figures.INK)}
     figures.draw_curve(axes[0, 1], t.steps, speed, unit="images / s", title="speed", resumed=t.resumed)
     axes[0, 1].set_ylim(0, 1.05 * axes[0, 1].get_ylim()[1])
-    told: dict[str, Any] = {}
+    told = _legend(axes[0, 0])
     for row, kind in enumerate(kinds):
         for ax, period in zip(axes[1 + lines * row : 1 + lines * (row + 1)].ravel(), t.periods, strict=False):
-            handles, words = _draw_lattice(t, ax, period, kind).get_legend_handles_labels()
-            told |= dict(zip(words, handles, strict=True))
-    if told:
-        figure.legend(list(told.values()), list(told), ncols=3, loc="outside lower center")
+            told |= _legend(_draw_lattice(t, ax, period, kind))
+    figure.legend(list(told.values()), list(told), ncols=3, loc="outside lower center")
     return figures.svg(figure)
+
+
+def _legend(ax: figures.Axes) -> dict[str, Any]:
+    """What stands for each label."""
+    handles, words = ax.get_legend_handles_labels()
+    return dict(zip(words, handles, strict=True))
 
 
 def _draw_lattice(t: Trained, ax: figures.Axes, period: int, kind: str) -> figures.Axes:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from math import isnan, nan
-from pprint import pformat
 from typing import Any
 
 from gradlens.report.document import Block, Part, bullets, code, heading, listing, paragraph, strong, table
@@ -27,7 +26,8 @@ def pages(t: Trained) -> tuple[list[Block], dict[str, bytes]]:
 
 
 def shortened(text: str, room: int = ROOM) -> str:
-    """A text with its middle left out where it is long."""
+    """A text with its middle left out where it is long, never nothing."""
+    text = text or "(empty)"
     return text if len(text) <= room else f"{text[: room // 2]}…{text[-room // 2 + 1 :]}"
 
 
@@ -48,36 +48,43 @@ def _quality(t: Trained) -> list[Block]:
     rows = []
     for record in t.quality.to_dict(orient="records"):
         ours, control = record["sample"], record["control"]
-        cells = [breakable(record["metric"], 30), measured(ours.value), _between(ours)]
+        cells = [breakable(record["metric"], 30), measured(ours.value), _between(ours), probability(ours.p)]
         cells += ["–", "–"] if control is None else [measured(control.value), _between(control)]
         rows.append([*cells, f"{ours.n:,}", "" if record["unit"] == "1" else record["unit"]])
-    columns = {
-        "measure": "left",
-        "samples": "right",
-        "95 % interval": "left",
-        "control": "right",
-        "95 % interval ": "left",
-    }
+    columns = {"measure": "left", "samples": "right", "95 % interval": "left", "p": "right"}
+    columns |= {"control": "right", "95 % interval ": "left", "n": "right", "unit": "left"}
     return [
         title,
-        table(
-            columns | {"n": "right", "unit": "left"},
-            rows,
-            caption=[
-                f"Samples of {t.label} against the real data and, as the control, other real images against the same data. "
-                "Less is nearer, of nearest_neighbour too: far below the control the samples would be copies. The name in "
-                "brackets is the network whose features are compared and how many images entered; n is that of the row."
-            ],
-            stretch="measure",
-        ),
+        table(columns, rows, caption=[_explained(t)], stretch="measure"),
         paragraph(
             strong("What they do not say. "),
             "FD and KID compare features of the network that is named, so no value here compares with a published FID, or with "
             "one at another n: FD falls as n grows, which is why the control has the same n. Neither sees a faint lattice, and a "
-            "generator with one may have the better FD. A nearest neighbour at the control's distance does not prove that "
-            "nothing was memorised, and no measure here tells how much of the data's variety is missing.",
+            "generator with one may have the better FD. A share without copies does not prove that nothing was memorised: "
+            "features may miss a copy that was changed. No measure here tells alone how much of the data's variety is missing.",
         ),
     ]
+
+
+def _explained(t: Trained) -> str:
+    """What the measures of the table are."""
+    meanings = {
+        "FD": "FD and KID: distances of features, less is nearer.",
+        "nearest_neighbour": "nearest_neighbour: how often a sample is nearer to the data than another real image is, about 0.5 "
+        "where nothing is copied.",
+        "copied_share": "copied_share: samples nearer than the nearest hundredth of other real images, about 0.01 where nothing "
+        "is copied.",
+        "training_share": "training_share: samples whose nearest real image was trained on, 0.5 where that makes no difference.",
+        "spectrum_distance": "radial_distance, spectrum_distance: of mean spectra, ..._test is what chance alone reaches.",
+    }
+    told = [words for name, words in meanings.items() if t.quality["metric"].str.startswith(name).any()]
+    return " ".join(
+        [
+            f"Samples of {t.label} against the real data and, as the control, other real images against the same data.",
+            *told,
+            "In brackets the network whose features are compared and how many images entered. A dash: too few images.",
+        ]
+    )
 
 
 def _numbers(t: Trained) -> list[Block]:
@@ -88,10 +95,11 @@ def _numbers(t: Trained) -> list[Block]:
         heading("The numbers"),
         paragraph(
             "A signed measure sees a pattern that repeats with its sign, as uneven overlap writes it; an envelope or phase "
-            "measure sees energy that is placed unevenly while its sign is random, as a strided layer leaves it in a gradient. All of "
-            "them are in ",
+            "measure sees energy that is placed unevenly while its sign is random, as a strided layer leaves it in a gradient. "
+            "All of them are in ",
             code("table.csv"),
             " beside this report.",
+            sticky=True,
         ),
         _contrasts(t),
         _imbalances(t),
@@ -190,7 +198,7 @@ def _data(t: Trained) -> list[Block]:
     skipped = data.get("skipped") or {}
     parts: list[Part | str] = [
         code(shortened(str(data["source"]))),
-        f": {data['found']:,} found, {data['used']:,} used, {len(skipped):,} left out; {t.size}, "
+        f": {data['found']:,} pictures found, {len(skipped):,} left out, {data['used']:,} images used; {t.size}, "
         f"{counted(data['channels'], 'channel')}. ",
         *(["SHA-256 ", code(str(data["sha256"])), "."] if data.get("sha256") else []),
     ]
@@ -218,7 +226,7 @@ def _run(t: Trained) -> list[Block]:
         heading("The run", 2),
         listing(manifest["command"]),
         paragraph(
-            f"{counted(told['steps'], 'step')}, {told['images']:,} images, {_speed(told)} images/s on {told['device']}, "
+            f"{told['steps']:,} steps, {told['images']:,} images, {_speed(told)} images/s on {told['device']}, "
             f"{_processes(told['processes'])}, {told['precision']}.{resumed} {versions}, "
             f"Python {manifest.get('python', '')} on {manifest.get('platform', '')}{commit}."
         ),
@@ -231,22 +239,33 @@ def _run(t: Trained) -> list[Block]:
 
 
 def _on(t: Trained) -> list[Block]:
-    generator = t.told["generator"]
-    module, _, name = str(generator["builder"]).partition(":")
-    arguments = pformat(dict(generator.get("arguments") or {}), width=80, sort_dicts=False)
     return [
         heading("How to go on", 2),
         paragraph("More training, and samples; DIR is this run's folder:", sticky=True),
         listing("gradlens train --out DIR --resume\ngradlens sample DIR -n 64"),
-        paragraph("The generator in plain torch:", sticky=True),
-        listing(
-            "import torch\nfrom safetensors.torch import load_file\n"
-            f"from {module} import {name}\n\n"
-            f"arguments = {arguments}\n"
-            f"generator = {name}(**arguments).eval()\n"
-            'generator.load_state_dict(load_file("DIR/generator.safetensors"))\n'
-            f"images = (generator(torch.randn(64, generator.latent)) + 1) / 2"
+        paragraph(
+            "The generator; README.md there has it in plain torch too. In the folder ",
+            code(f"DIR/checkpoints/step-{t.told['steps']:08}"),
+            ":",
+            sticky=True,
         ),
+        listing("\n".join(_recipe(t))),
+    ]
+
+
+def _recipe(t: Trained) -> list[str]:
+    """The generator with torch, safetensors and the module that defines it."""
+    told = t.told["generator"]
+    module, _, name = str(told["builder"]).partition(":")
+    arguments = ", ".join(f"{key}={value!r}" for key, value in (told.get("arguments") or {}).items())
+    return [
+        "import torch",
+        "from safetensors.torch import load_file",
+        f"from {module} import {name}",
+        "",
+        f"generator = {name}({arguments}).eval()",
+        'generator.load_state_dict(load_file("generator.safetensors"))',
+        f"images = (generator(torch.randn(16, {t.told['config'].get('latent', '...')})) + 1) / 2",
     ]
 
 

@@ -9,7 +9,6 @@ checkpoints/step-00001000/generator.safetensors       the averaged generator, wh
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,12 +18,12 @@ from typing import Any
 
 from torch import Tensor
 
-from gradlens.checkpoints import file_hash
+from gradlens.checkpoints import FOLDER, RECORD, checkpoints, file_hash, newest
+
+__all__ = ["Checkpoint", "checkpoints", "load", "newest", "save"]
 
 FORMAT = "gradlens training 1"
-FOLDER, RECORD = "checkpoints", "checkpoint.json"
 KEPT = 3
-NAME = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -102,28 +101,6 @@ def save(
         old.rename(aside := old.with_name(f".{old.name}-gone"))
         shutil.rmtree(aside, ignore_errors=True)
     return target
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, the newest last."""
-    found = [p for p in (run / FOLDER).glob("step-*") if NAME.fullmatch(p.name)]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
-
-
-def newest(path: Path) -> Path:
-    """The checkpoint that `path` means: itself, the newest of a run, or the folder that a file lies in.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if path.is_file() and path.name in ("generator.safetensors", "training.safetensors", RECORD):
-        path = path.parent
-    if (path / RECORD).is_file():
-        return path
-    found = checkpoints(path)
-    if not found:
-        raise ValueError(f"{str(path)!r} holds no checkpoint of gradlens train")
-    return found[-1]
 
 
 def load(folder: Path) -> Checkpoint:
