@@ -319,10 +319,11 @@ class Run:
         ):
             network.load_state_dict(_below(state, f"{name}/"))
         for name, optimiser in (("generator", pair.optimiser_g), ("discriminator", pair.optimiser_d)):
+            parameters = [p for group in optimiser.param_groups for p in group["params"]]
             slots: dict[int, dict[str, Tensor]] = {}
             for key, value in _below(state, f"optimiser/{name}/").items():
                 number, _, slot = key.partition("/")
-                slots.setdefault(int(number), {})[slot] = value
+                slots.setdefault(int(number), {})[slot] = _laid_out(value, parameters[int(number)])
             optimiser.load_state_dict(optimiser.state_dict() | {"state": slots})
         torch.set_rng_state(state["rng/cpu"])
         if "rng/cuda" in state and self.device.type == "cuda":
@@ -362,6 +363,11 @@ def _placed(network: nn.Module, device: torch.device) -> nn.Module:
     """On its device, maps channels-last: a parameter of four axes in that order too."""
     network = network.to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """A slot of an optimiser in the memory order of its parameter: a fused step goes through both as they lie."""
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
