@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
-from gradlens.networks import StagedDiscriminator
+from gradlens.networks import StagedDiscriminator, StagedGenerator
+from gradlens.redesign.gan.augmentation import POLICIES, draw
+from gradlens.redesign.gan.config import TrainConfig
+from gradlens.redesign.gan.step import Pair, take_step
 from gradlens.redesign.losses import LOSSES, gradient_penalty, r1
+from gradlens.spectra import signal
 
 EVERY = pytest.mark.parametrize("name", LOSSES)
 FLOAT64 = 1e-12  # of a few hundred operations
@@ -293,6 +298,36 @@ def test_half_precision_sums_its_slopes_in_float32(name: str) -> None:
     found = penalty(judge.bfloat16(), *(x.bfloat16() for x in images))
     assert found.dtype == torch.float32
     assert found.item() == expected
+
+
+# Capture
+
+
+@EVERY
+@pytest.mark.parametrize("norm", ["spectral", "none"])
+def test_nothing_in_a_step_waits_for_the_device(name: str, norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors without values know shapes alone: what asks for a number, or for a shape that depends on one, fails."""
+    monkeypatch.setattr(signal, "_captured", lambda x: True)
+    config = TrainConfig(loss=name, resolution=32, lattice_weight=1, spectrum_weight=1)  # type: ignore[arg-type]
+    drawn = draw(4, POLICIES, (32, 32), generator=torch.Generator().manual_seed(0))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        generator, averaged = (StagedGenerator(32, width=4, latent=8) for _ in range(2))
+        judge = StagedDiscriminator(32, width=4, norm=norm)  # type: ignore[arg-type]
+        optimisers = [torch.optim.SGD(network.parameters()) for network in (generator, judge)]
+        calls: dict[str, Callable[[Tensor], Tensor]] = {"generator": generator, "discriminator": judge}
+        pair = Pair(generator, judge, averaged, optimisers[0], optimisers[1], calls)
+        steps = LOSSES[name].critic_steps
+        draws = {f"{part}/{key}": values for key, values in drawn.items() for part in (*_parts(steps), "generator")}
+        draws |= {
+            "real": torch.zeros(steps, 4, 3, 32, 32, dtype=torch.uint8), "latents": torch.zeros(steps, 4, 8),
+            "mix": torch.zeros(steps, 4, 1, 1, 1), "keep": torch.zeros(()),
+        }  # fmt: skip
+        losses = take_step(pair, draws, config)
+    assert losses.shape == (2,)
+
+
+def _parts(steps: int) -> list[str]:
+    return [f"{side}/{k}" for side in ("real", "fake") for k in range(steps)]
 
 
 # The smallest game: Dirac-GAN of Mescheder, Geiger, Nowozin 2018. Real data are 0, the generator is a number, D(x) = slope x.

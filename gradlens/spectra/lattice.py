@@ -81,10 +81,10 @@ def lattice_energy(x: Tensor, periods: tuple[int, ...], *, new: bool) -> tuple[T
     if not new or not len(x):  # not every FFT takes an empty batch
         return repeat.square().mean(axes).sum(1), total
     spectrum = torch.fft.fftn(repeat, dim=axes, norm="forward")
-    mask = torch.zeros(periods, dtype=torch.bool, device=x.device)
+    mask = torch.zeros(periods, dtype=torch.bool, device=x.device)  # multiplied, not indexed: no device is waited for
     for k in new_harmonics(periods):
         mask[k] = True
-    return (spectrum.real.square() + spectrum.imag.square())[:, :, mask].sum((1, 2)), total
+    return ((spectrum.real.square() + spectrum.imag.square()) * mask).sum((1, *axes)), total
 
 
 def lattice_shares(x: Tensor, every: Sequence[tuple[int, ...]]) -> list[Tensor]:

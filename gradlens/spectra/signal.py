@@ -34,10 +34,16 @@ def as_signal(x: Tensor, *, name: str = "x") -> Tensor:
         ValueError: `x` is not `[N C *spatial]` with 1 to 3 spatial axes, is empty, or holds NaN or infinity.
     """
     check_shape(x, name=name)
-    finite = is_finite(x)
-    if not finite.all():
-        raise ValueError(f"{name}: image {int((~finite).nonzero()[0])} holds NaN or infinity")
+    if not _captured(x):
+        finite = is_finite(x)
+        if not finite.all():
+            raise ValueError(f"{name}: image {int((~finite).nonzero()[0])} holds NaN or infinity")
     return in_float64(x)
+
+
+def _captured(x: Tensor) -> bool:
+    """Whether what is done to `x` goes into a CUDA graph, which cannot wait for the device: NaN is let through."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def check_shape(x: Tensor, *, name: str = "x") -> None:
