@@ -23,15 +23,17 @@ AT_ONCE = 64  # images whose spectra are in memory
 
 
 class Rating(NamedTuple):
-    """The `table`, and of each sample the nearest of the real images, nearest pairs first.
+    """The `table`, and of each sample the nearest of the real images; those that look most like copies come first.
 
-    `sample` `[N]` and `real` `[N]` are indices into the images as they were given, `distance` `[N]` in feature space.
+    `sample` `[N]` and `real` `[N]` are indices into the images as they were given; `distance` `[N]` in feature space and its
+    `ratio` `[N]` to the second nearest's, ascending, are those of `nearest`.
     """
 
     table: pd.DataFrame
     sample: Tensor
     real: Tensor
     distance: Tensor
+    ratio: Tensor
 
 
 def rate(
@@ -124,9 +126,15 @@ def rating(
         ]
         tables.append(pd.concat(parts).assign(subject=subject))
     table = pd.concat(tables, ignore_index=True).assign(model=label, layer="", image="", kind="", period=float("nan"))
-    number, distance = nearest(ours.features, theirs.features)
-    first = distance.argsort(stable=True)
-    return Rating(table.reindex(columns=list(COLUMNS)), ours.order[first], theirs.order[number[first]], distance[first])
+    pairs = nearest(ours.features, theirs.features)
+    first = pairs.ratio.argsort(stable=True)
+    return Rating(
+        table.reindex(columns=list(COLUMNS)),
+        ours.order[first],
+        theirs.order[pairs.number[first]],
+        pairs.distance[first],
+        pairs.ratio[first],
+    )
 
 
 class _Seen(NamedTuple):
@@ -227,11 +235,11 @@ def _share_table(
     name: str, ours: Tensor, training: Tensor, held_out: Tensor, seed: int, untouched: bool
 ) -> pd.DataFrame:
     """How near `ours` are to the training images, against held-out ones, which training left `untouched` or not."""
-    n, m, known = len(ours), len(training), len(ours) > 0 and len(held_out) > 0
+    n, m, known = len(ours), len(training), min(len(ours), len(held_out), len(training) - 1) > 0
     unknown = Share(*[float("nan")] * 4)
-    distances = [nearest(x, training).distance for x in (ours, held_out)] if known else []
+    ratios = [nearest(x, training).ratio for x in (ours, held_out)] if known else []
     found = {
-        f"{measure.__name__}[{name}, {m}]": measure(*distances) if known else unknown
+        f"{measure.__name__}[{name}, {m}]": measure(*ratios) if known else unknown
         for measure in (nearest_neighbour, copied_share)
     }
     if untouched:
