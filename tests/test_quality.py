@@ -4,7 +4,9 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -667,6 +669,50 @@ def test_faults_are_a_sentence(change: dict, told: str) -> None:
 def test_what_is_no_picture(wrong: object) -> None:
     with pytest.raises(TypeError, match="samples: must be"):
         quality.rate(wrong, torch.rand(4, 3, 8, 8))  # type: ignore[arg-type]
+
+
+def test_spectra_of_large_images_are_of_fewer(photographs: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradlens.redesign.quality.rating.SPECTRUM_PIXELS", 30 * 32 * 32)
+    table = quality.rate(photographs[:50], photographs[50:150], backbone=Edges()).set_index(["subject", "metric"])
+    fewer, real = (x[_by_content(x, 0)[:30]] for x in (photographs[:50], photographs[50:150]))
+    assert table.loc[("sample", "radial_distance"), "value"] == quality.radial_distance(fewer, real)
+    assert table.loc[("image", "spectrum_distance"), "n"] == 30
+    assert table.loc[("sample", "FD[Edges, 50]"), "n"] == 50
+
+
+@pytest.fixture(scope="module")
+def cifar(assets: Path) -> Tensor:
+    """1,200 images of CIFAR-10, the classes in turn, in levels of 8 bits."""
+    with ZipFile(assets / "data/cifar10/train.zip") as file:
+        names = sorted((n for n in file.namelist() if n.endswith(".jpg")), key=lambda n: n.split("/")[::-1])[:1200]
+        pictures = [np.array(Image.open(BytesIO(file.read(n))).convert("RGB")) for n in names]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_real_images_are_rated_as_such_and_spoilt_ones_as_worse(cifar: Tensor, tmp_path: Path) -> None:
+    ours, real, held_out = cifar[::4], torch.cat([cifar[1::4], cifar[2::4]]), cifar[3::4]
+    exact = ours.float() / 255
+    tables = {
+        name: quality.rate(samples, real, held_out=held_out, cache=tmp_path)
+        for name, samples in {
+            "real": ours, "blurred": blurred(exact, 1.0), "grid": checkerboard(exact, 0.05), "copies": real[:300],
+        }.items()
+    }  # fmt: skip
+    first = tables["real"].set_index(["subject", "metric"])
+    assert ("sample", "FD[resnet18_half, 300]") in first.index
+    for metric in ("FD", "KID"):
+        row, control = (first.loc[(subject, f"{metric}[resnet18_half, 300]")] for subject in ("sample", "image"))
+        assert row["low"] < control["value"] < row["high"]
+        for name in ("blurred", "grid"):
+            found = tables[name].set_index(["subject", "metric"]).loc[("sample", f"{metric}[resnet18_half, 300]")]
+            assert found["low"] > max(row["high"], control["high"])
+    for metric in ("copied_share", "training_share"):
+        for name in ("real", "blurred", "grid"):
+            assert p_of(tables[name], metric) > 0.001
+        assert p_of(tables["copies"], metric) < 0.001
+    assert value_of(tables["copies"], "FD") < value_of(tables["copies"], "FD", "image")
 
 
 def test_the_bundled_backbone_is_named(photographs: Tensor) -> None:

@@ -19,6 +19,7 @@ from gradlens.spectra import normalised_power, radial_profile, spectrum_distance
 
 SUBSETS = 10
 SPECTRUM_SIDE = 64  # px, of the Welch windows
+SPECTRUM_PIXELS = 2**24  # of a set; 256 images of 256 px take 10 s
 AT_ONCE = 64  # images whose spectra are in memory
 
 
@@ -78,10 +79,12 @@ def rating(
     - `nearest_neighbour[backbone, m]`, `copied_share[backbone, m]`: samples near to the m images of the reference, against the
       control; of the control itself one half against the other, NaN for fewer than 2;
     - `training_share[backbone, m]`: with `held_out` alone, m images each of trained on and not;
-    - `radial_distance`, `spectrum_distance`: in dB, with p, and as `..._test` what chance alone reaches.
+    - `radial_distance`, `spectrum_distance`: in dB, with p, and as `..._test` what chance alone reaches; of n images, or as many
+      as have 2^24 pixels.
 
-    Without `held_out` the shares see copies of the reference only, which is half of `real`; the pairs are over all of it.
-    Every image is looked at: the bundled backbone takes about 6 ms for each on one core of a CPU.
+    Without `held_out` the shares see copies of the reference only, which is half of `real`; the pairs are over all of it. An FD
+    below the control's is a sign of copies, too. Every image is looked at: the bundled backbone takes about 6 ms for each on
+    one core of a CPU.
 
     Args:
         samples: `[N C H W]` in [0, 1], or uint8.
@@ -114,6 +117,8 @@ def rating(
     else:
         reference, control = theirs, _seen(held_out, cache=cache, **options)
     n = min(len(s.order) for s in (ours, reference, control))
+    fine = min(n, max(SPECTRUM_PIXELS // (samples.shape[2] * samples.shape[3]), 1))
+    spectra = _spectra(reference.images[:fine])
     tables = []
     for subject, rated, compared, others in (
         ("sample", ours, ours, control),
@@ -122,7 +127,7 @@ def rating(
         parts = [
             _distance_table(name, rated.features[:n], reference.features[:n], seed),
             _share_table(name, compared.features, reference.features, others.features, seed, held_out is not None),
-            _spectrum_table(rated.images[:n], reference.images[:n]),
+            _spectrum_table(_spectra(rated.images[:fine]), spectra),
         ]
         tables.append(pd.concat(parts).assign(subject=subject))
     table = pd.concat(tables, ignore_index=True).assign(model=label, layer="", image="", kind="", period=float("nan"))
@@ -249,9 +254,8 @@ def _share_table(
     return pd.DataFrame([_row(metric, *share, n) for metric, share in found.items()])
 
 
-def _spectrum_table(images: Tensor, real: Tensor) -> pd.DataFrame:
+def _spectrum_table(ours: _Spectra, theirs: _Spectra) -> pd.DataFrame:
     """Distances of mean spectra with their p, and what chance reaches."""
-    ours, theirs = _spectra(images), _spectra(real)
     rows, nowhere = [], float("nan")
     for metric, x, y in (
         ("radial_distance", ours.radial, theirs.radial),
