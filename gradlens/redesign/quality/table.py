@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradlens import models
+from gradlens.redesign.quality.backbone import check_images, features, in_unit, name_of
 from gradlens.redesign.quality.distances import Distance, frechet_distance, kernel_distance
-from gradlens.redesign.quality.features import check_images, features, in_unit, name_of
 from gradlens.redesign.quality.neighbours import Share, copied_share, nearest, nearest_neighbour, training_share
 from gradlens.results import COLUMNS
 from gradlens.spectra import normalised_power, radial_profile, spectrum_distance_test
