@@ -105,8 +105,8 @@ def test_frechet_distance_is_the_papers() -> None:
 
 
 def test_error_of_the_frechet_distance_is_the_infinitesimal_jackknifes() -> None:
-    """Each vector's weight moved by hand; the divisors n and n - 1 differ by 1 / n."""
-    x, y = (vectors(200, 3) @ vectors(3, 3, 1)).numpy(), vectors(150, 3, 2).numpy() + 0.5
+    """Each vector's weight moved by hand, of skewed sets; the divisors n and n - 1 differ by 1 / n."""
+    x, y = (vectors(200, 3).square() @ vectors(3, 3, 1)).numpy(), vectors(150, 3, 2).exp().numpy() + 0.5
 
     def weighted(weights: list[Array]) -> float:
         means = [w @ z for w, z in zip(weights, (x, y), strict=True)]
@@ -315,13 +315,15 @@ def test_smooth_samples_are_near_to_everything_but_no_copies() -> None:
 # Features
 
 
-def test_features_of_a_bundled_network_by_hand(photographs: Tensor) -> None:
-    model = models.classifier()
+@pytest.mark.parametrize("side", [128, 20])
+def test_features_of_a_bundled_network_by_hand(photographs: Tensor, side: int) -> None:
+    """Images of 32 px, enlarged and shrunk."""
+    model = models.classifier(input_size=(3, side, side))
     batch = photographs[:3]
     found = quality.features(model, batch)
-    large = F.interpolate(batch, size=(128, 128), mode="bilinear", antialias=True)
+    resized = F.interpolate(batch, size=(side, side), mode="bilinear", antialias=True)
     network = bare(model)
-    maps = network.forward_features((large - model.mean) / model.std)  # type: ignore[operator]
+    maps = network.forward_features((resized - model.mean) / model.std)  # type: ignore[operator]
     assert found.shape == (3, 256) and found.dtype == torch.float32
     torch.testing.assert_close(found, maps.mean((2, 3)), rtol=1e-4, atol=1e-5)  # layouts differ, so does rounding
 

@@ -95,7 +95,7 @@ def nearest_neighbour(samples: Tensor, held_out: Tensor) -> Share:
     error = float((_spread(of_samples) + _spread(of_held_out)).sqrt())
     p_value = stats.mannwhitneyu(x.numpy(), y.numpy(), alternative="less", method="asymptotic").pvalue
     reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
-    return Share(value, max(value - reach, 0.0), min(value + reach, 1.0), _known(p_value))
+    return Share(value, max(value - reach, 0.0), min(value + reach, 1.0), float(p_value))
 
 
 def copied_share(samples: Tensor, held_out: Tensor) -> Share:
@@ -169,8 +169,3 @@ def _binomial(count: int, n: int) -> tuple[float, float]:
     """Clopper and Pearson's interval of a share."""
     found = stats.binomtest(count, n).proportion_ci(LEVEL)
     return float(found.low), float(found.high)
-
-
-def _known(p_value: float) -> float:
-    """1 where all distances are equal, which tells nothing."""
-    return 1.0 if np.isnan(p_value) else float(p_value)
