@@ -193,7 +193,7 @@ def _course(t: Trained) -> str:
         values = t.log(f"{subject}/signed/{t.periods[0]}")
         known = np.flatnonzero(np.isfinite(values))
         if len(known) > 1:
-            ends = [f"{number(values[k])} dB at step {t.steps[k]:,}" for k in known[[0, -1]]]
+            ends = [f"{number(float(values[k]))} dB at step {t.steps[k]:,}" for k in known[[0, -1]]]
             told.append(f"that {word} from {ends[0]} to {ends[1]}")
     return f"The signed contrast at {t.periods[0]} px went: {_joined(told, 'and')}." if told else ""
 
