@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -209,12 +209,18 @@ def _measured(site: Site, chain: nn.Sequential) -> tuple[str, float, int, float]
 
 def _certified(site: Site, chain: nn.Sequential) -> tuple[str, float]:
     """The certificate of the layer: what it makes of constants, or of the gradient's mean."""
-    direction = "forward" if site.kind in ENLARGING else "backward"
     x = _sample(site)
+    return certified(chain, x.shape[1], x.ndim - 2, "forward" if site.kind in ENLARGING else "backward")
+
+
+def certified(
+    layer: nn.Module, channels: int, dimensions: int, direction: Literal["forward", "backward"]
+) -> tuple[str, float]:
+    """Verdict and deviation of a layer alone: forward of a constant, backward of the mean of the gradient (not of its energy)."""
     verdict, deviation = "undecided", float("nan")
-    for side in SIDES[x.ndim - 2]:
+    for side in SIDES[dimensions]:
         try:
-            found = certify(chain, (x.shape[1], *[side] * (x.ndim - 2)), direction=direction)
+            found = certify(layer, (channels, *[side] * dimensions), direction=direction)
         except ValueError:  # too small to be run
             continue
         verdict = found.verdict if direction == "forward" else str(found.verdicts["signed"])

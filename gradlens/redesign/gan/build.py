@@ -36,7 +36,7 @@ def _generator(config: TrainConfig) -> dict[str, Any]:
     if config.generator not in GENERATORS:
         known = ", ".join(GENERATORS)
         raise ValueError(f"--generator: must be one of {known}, or package.module:factory, got {config.generator!r}")
-    size = {
+    size: dict[str, Any] = {
         "resolution": config.resolution,
         "latent": config.latent,
         "width": config.width,
@@ -53,8 +53,8 @@ def _discriminator(config: TrainConfig) -> dict[str, Any]:
     if config.discriminator != "staged":
         raise ValueError(f"--discriminator: must be staged, or package.module:factory, got {config.discriminator!r}")
     arguments = {
-        "resolution": config.resolution, "width": config.width, "channels": config.channels, "downsampler": _words(config.downsampler),
-        "first": config.first, "norm": config.norm,
+        "resolution": config.resolution, "width": config.width, "channels": config.channels,
+        "downsampler": _words(config.downsampler), "first": config.first, "norm": config.norm,
     }  # fmt: skip
     return {"builder": _home(networks.StagedDiscriminator), "arguments": arguments | dict(config.discriminator_args)}
 

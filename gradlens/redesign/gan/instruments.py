@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradlens.gradients import input_gradient
 from gradlens.modules import undisturbed
-from gradlens.spectra import lattice_contrast
+from gradlens.spectra import fine_detail, lattice_contrast
 
 KINDS = ("signed", "envelope")
 TOGETHER = 64  # images a pass
@@ -30,7 +30,7 @@ def look(generator: nn.Module, discriminator: nn.Module, latents: Tensor, period
     """What a pair makes of `latents` `[N L]`; both are left as they were."""
     samples = generated(generator, latents)
     found = gradients_at(discriminator, samples)
-    told = contrasts(samples, periods, "sample") | contrasts(found, periods, "gradient")
+    told = picture_contrasts(samples, periods, "sample") | contrasts(found, periods, "gradient")
     return Look(samples, found, told)
 
 
@@ -57,3 +57,9 @@ def contrasts(x: Tensor, periods: Sequence[int], name: str) -> dict[str, Tensor]
     return {
         f"{name}/{kind}/{period}": lattice_contrast(x, period, kind=kind).mean() for kind in KINDS for period in periods
     }
+
+
+def picture_contrasts(images: Tensor, periods: Sequence[int], name: str) -> dict[str, Tensor]:
+    """As `contrasts`, the envelope that of the fine detail of pictures, as `gradlens measure` has it."""
+    of_detail = contrasts(fine_detail(images), periods, name)
+    return contrasts(images, periods, name) | {k: v for k, v in of_detail.items() if "/envelope/" in k}

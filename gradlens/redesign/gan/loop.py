@@ -171,7 +171,8 @@ def _launched(fabric: Any, job: Callable[[Any], Results | None], folder: Path | 
             if name.endswith(REFUSALS):
                 raise ValueError(said) from None
             raise ValueError(
-                f"process {error.error_index} of {fabric.world_size} failed ({name}: {said}), the others were stopped; {kept(folder)}"
+                f"process {error.error_index} of {fabric.world_size} failed ({name}: {said}), the others were stopped; "
+                f"{kept(folder)}"
             ) from error
     assert results is not None
     return results

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from gradlens.compare import measure
 from gradlens.console import plain
 from gradlens.downsampling import DOWNSAMPLERS
-from gradlens.geometry import certify
 from gradlens.modules import undisturbed
 from gradlens.networks import ResidualGenerator, StagedDiscriminator, StagedGenerator
 from gradlens.redesign.gan import dataset
 from gradlens.redesign.gan.config import TrainConfig
-from gradlens.redesign.gan.instruments import contrasts, generated, gradients_at
+from gradlens.redesign.gan.instruments import generated, gradients_at, picture_contrasts
+from gradlens.redesign.surgery import certified
 from gradlens.results import COLUMNS, Results, circumstances
-from gradlens.spectra import lattice_statistics
+from gradlens.spectra import fine_detail, lattice_statistics
+from gradlens.spectra.statistics import of_pictures
 from gradlens.upsampling import UPSAMPLERS
 
 MEASURED = 256  # images of each kind
@@ -59,6 +60,8 @@ def outcome(run: Ended) -> Results:
     tables, arrays = [], {f"log/{name}": column for name, column in run.logged.items()}
     for subject, x in looked.items():
         statistics = lattice_statistics(x, config.measured)
+        if subject != "input-gradient":  # energy of pictures is that of their fine detail, as `gradlens measure` has it
+            statistics = of_pictures(statistics, lattice_statistics(fine_detail(x), config.measured))
         table = measure(statistics, model=config.label, subject=subject)
         tables.append(table.loc[table["image"] == ""])
         arrays[f"power/{'gradient' if subject == 'input-gradient' else subject}"] = (
@@ -66,7 +69,7 @@ def outcome(run: Ended) -> Results:
         )
     if config.rated and run.finished:
         tables.append(_rated(samples[: config.rated], real, run.held_out, config))
-    told = contrasts(looked["image"], config.measured, "real")
+    told = picture_contrasts(looked["image"], config.measured, "real")
     arrays |= {name: value.float().cpu().numpy() for name, value in told.items()}
     arrays["samples"] = generated(run.generator, run.latents).cpu().numpy()
     arrays["real"] = looked["image"][:SHOWN].cpu().numpy()
@@ -141,10 +144,8 @@ def _certified(
     for name, word in zip(names, words, strict=True):
         layer = network.get_submodule(name)
         with undisturbed(layer):
-            verdict = certify(layer, (_channels(layer), 16, 16), direction=direction)
-        found.append(
-            {"layer": name, "kind": word, "certificate": verdict.verdict, "deviation": float(verdict.deviation)}
-        )
+            verdict, deviation = certified(layer, _channels(layer), 2, direction)
+        found.append({"layer": name, "kind": word, "certificate": verdict, "deviation": deviation})
     return found
 
 

@@ -33,8 +33,8 @@ LOSS_NAMES = ("loss_discriminator", "loss_generator")
 class Progress:
     """What a callback is told at each measurement.
 
-    `values` go by the names of the log; `samples` `[64 C R R]` in [0, 1] are the averaged generator's, always of the same latents;
-    `draw` says whether a grid of them is due.
+    `values` go by the names of the log; `samples` `[64 C R R]` in [0, 1] are the averaged generator's, always of the same
+    latents; `draw` says whether a grid of them is due.
     """
 
     step: int
@@ -70,7 +70,8 @@ class Run:
         networks = [_placed(n, self.device) for n in (generator, discriminator, averaged)]
         if fabric.world_size > 1:
             networks[:2] = [synchronised(n) for n in networks[:2]]
-        self.pair = Pair(*networks, *(self._optimiser(n) for n in networks[:2]))
+        optimisers = [self._optimiser(n) for n in networks[:2]]
+        self.pair = Pair(*networks, *optimisers)  # type: ignore[arg-type]
         self.pair.calls = self._calls()
         self.dtype = torch.bfloat16 if self._bfloat16() else None
         self.dealer = dataset.Dealer(

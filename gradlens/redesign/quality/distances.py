@@ -137,10 +137,10 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _sets(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     """Both sets in float64 on the CPU."""
     for name, x in (("ours", ours), ("theirs", theirs)):
-        if x.ndim != 2 or not x.numel() or not x.isfinite().all():
-            raise ValueError(
-                f"{name}: must be finite [N F], got {list(x.shape)}{' with NaN or infinity' * x.numel().__bool__()}"
-            )
+        if x.ndim != 2 or not x.numel():
+            raise ValueError(f"{name}: must be [N F] and hold a vector, got {list(x.shape)}")
+        if not x.isfinite().all():
+            raise ValueError(f"{name}: must be finite, holds NaN or infinity")
     if ours.shape[1] != theirs.shape[1]:
         raise ValueError(f"theirs: must have the F={ours.shape[1]} of ours, got {theirs.shape[1]}")
     return ours.detach().cpu().double(), theirs.detach().cpu().double()

@@ -151,7 +151,7 @@ def _key(model: nn.Module, images: Tensor) -> dict[str, Any]:
     """All that features depend on."""
     data = hashlib.sha256(f"{images.dtype} {list(images.shape)}".encode())
     for part in images.split(64):
-        data.update(part.contiguous().cpu().view(-1).view(torch.uint8).numpy())
+        data.update(part.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
     size = model.info.input_size[1:] if isinstance(model, Model) else images.shape[2:]
     device = next((p.device.type for p in model.parameters()), images.device.type)
     return {
@@ -197,5 +197,5 @@ def _write(path: Path, key: dict[str, Any], found: Tensor) -> None:
 
 def _card(key: dict[str, Any], held: Tensor) -> dict[str, Any]:
     """The key in JSON's types, with the hash of what it is the key of."""
-    own = hashlib.sha256(held.contiguous().view(-1).view(torch.uint8).numpy()).hexdigest()
+    own = hashlib.sha256(held.contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
     return json.loads(json.dumps({**key, "shape": list(held.shape), "sha256": own}))

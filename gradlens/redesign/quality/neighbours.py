@@ -19,9 +19,9 @@ LEVEL = 0.95
 
 
 class Nearest(NamedTuple):
-    """Of each vector the `index` `[N]` of its nearest and the Euclidean `distance` `[N]` to it."""
+    """Of each vector the `number` `[N]` of its nearest, counted from 0, and the Euclidean `distance` `[N]` to it."""
 
-    index: Tensor
+    number: Tensor
     distance: Tensor
 
 
@@ -44,7 +44,7 @@ def nearest(ours: Tensor, theirs: Tensor) -> Nearest:
 
     Example:
         >>> nearest(torch.tensor([[0.0, 0], [5, 5]]), torch.tensor([[3.0, 4], [5, 5]]))
-        Nearest(index=tensor([0, 1]), distance=tensor([5., 0.], dtype=torch.float64))
+        Nearest(number=tensor([0, 1]), distance=tensor([5., 0.], dtype=torch.float64))
     """
     if ours.ndim != 2 or theirs.ndim != 2 or not ours.numel() or not theirs.numel() or ours.shape[1] != theirs.shape[1]:
         raise ValueError(
@@ -53,8 +53,8 @@ def nearest(ours: Tensor, theirs: Tensor) -> Nearest:
     ours, theirs = ours.double(), theirs.double()
     half = theirs.square().sum(1) / 2
     rows = max(AT_ONCE // len(theirs), 1)
-    index = torch.cat([(half - part @ theirs.mT).argmin(1) for part in ours.split(rows)])
-    return Nearest(index, (ours - theirs[index]).norm(dim=1))
+    number = torch.cat([(half - part @ theirs.mT).argmin(1) for part in ours.split(rows)])
+    return Nearest(number, (ours - theirs[number]).norm(dim=1))
 
 
 def nearest_neighbour(samples: Tensor, held_out: Tensor) -> Share:
@@ -82,7 +82,7 @@ def nearest_neighbour(samples: Tensor, held_out: Tensor) -> Share:
     value = float(of_samples.mean())
     error = float((_spread(of_samples) + _spread(of_held_out)).sqrt())
     p_value = stats.mannwhitneyu(x.numpy(), y.numpy(), alternative="less", method="asymptotic").pvalue
-    reach = stats.norm.ppf((1 + LEVEL) / 2) * error
+    reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
     return Share(value, max(value - reach, 0.0), min(value + reach, 1.0), _known(p_value))
 
 
@@ -135,7 +135,7 @@ def training_share(samples: Tensor, training: Tensor, held_out: Tensor, *, seed:
         1.0
     """
     n, m, k = len(samples), len(training), len(held_out)
-    hits = nearest(samples, torch.cat([training, held_out])).index.bincount(minlength=m + k)
+    hits = nearest(samples, torch.cat([training, held_out])).number.bincount(minlength=m + k)
     count = int(hits[:m].sum())
     times, images = hits.unique(return_counts=True)  # so many images are nearest to so many samples
     dealt = np.random.default_rng(seed).multivariate_hypergeometric(images.numpy(), m, size=DRAWS) @ times.numpy()

@@ -99,42 +99,51 @@ def rating(
     Source: ours, of the measures named.
     """
     _check(samples, real, held_out)
+    if held_out is None and len(real) < 2:
+        raise ValueError("real: must be at least 2 images, for two halves, or held_out be given, got 1")
     if isinstance(backbone, str):
         backbone = models.classifier(backbone).to(device or samples.device)
     name = name_of(backbone)
-    ranked, order = _by_content(samples, seed), _by_content(real, seed)
-    samples, real = samples[ranked], real[order]
-    of_samples = features(backbone, samples, batch_size=batch_size)
-    of_real = features(backbone, real, batch_size=batch_size, cache=cache)
+    options = {"backbone": backbone, "batch_size": batch_size, "seed": seed}
+    ours, theirs = _seen(samples, **options), _seen(real, cache=cache, **options)
     if held_out is None:
         half = len(real) // 2
-        control, of_control, of_reference = real[half : 2 * half], of_real[half : 2 * half], of_real[:half]
+        reference, control = theirs.part(0, half), theirs.part(half, 2 * half)
     else:
-        control = held_out[_by_content(held_out, seed)]
-        of_control, of_reference = features(backbone, control, batch_size=batch_size, cache=cache), of_real
-    n = min(map(len, (of_samples, of_reference, of_control)))
-    pairs = nearest(of_samples, of_real)
-    theirs = _spectra(real[:n])
-    tables = [
-        table.assign(subject=subject)
-        for subject, images, ours, others in (
-            ("sample", samples, of_samples, of_control),
-            ("image", control, of_control[::2], of_control[1::2]),
-        )
-        for table in (
-            _distance_table(name, (of_samples if subject == "sample" else of_control)[:n], of_reference[:n], seed),
-            _share_table(name, ours, of_reference, others, seed, untouched=held_out is not None),
-            _spectrum_table(_spectra(images[:n]), theirs),
-        )
-    ]
+        reference, control = theirs, _seen(held_out, cache=cache, **options)
+    n = min(len(s.order) for s in (ours, reference, control))
+    tables = []
+    for subject, rated, compared, others in (
+        ("sample", ours, ours, control),
+        ("image", control, control.part(step=2), control.part(1, step=2)),
+    ):
+        parts = [
+            _distance_table(name, rated.features[:n], reference.features[:n], seed),
+            _share_table(name, compared.features, reference.features, others.features, seed, held_out is not None),
+            _spectrum_table(rated.images[:n], reference.images[:n]),
+        ]
+        tables.append(pd.concat(parts).assign(subject=subject))
     table = pd.concat(tables, ignore_index=True).assign(model=label, layer="", image="", kind="", period=float("nan"))
-    nearest_first = pairs.distance.argsort(stable=True)
-    return Rating(
-        table.reindex(columns=list(COLUMNS)),
-        ranked[nearest_first],
-        order[pairs.index[nearest_first]],
-        pairs.distance[nearest_first],
-    )
+    number, distance = nearest(ours.features, theirs.features)
+    first = distance.argsort(stable=True)
+    return Rating(table.reindex(columns=list(COLUMNS)), ours.order[first], theirs.order[number[first]], distance[first])
+
+
+class _Seen(NamedTuple):
+    """Images in an order drawn from their content, where in the original each stood, and their features."""
+
+    images: Tensor
+    order: Tensor
+    features: Tensor
+
+    def part(self, start: int = 0, stop: int | None = None, step: int = 1) -> "_Seen":
+        return _Seen(*(part[start:stop:step] for part in self))
+
+
+def _seen(images: Tensor, *, backbone: nn.Module, batch_size: int, seed: int, cache: Path | None = None) -> _Seen:
+    order = _by_content(images, seed)
+    images = images[order.to(images.device)]
+    return _Seen(images, order, features(backbone, images, batch_size=batch_size, cache=cache))
 
 
 def radial_distance(x: Tensor, y: Tensor) -> float:
@@ -215,7 +224,7 @@ def _distance_table(name: str, ours: Tensor, theirs: Tensor, seed: int) -> pd.Da
 
 
 def _share_table(
-    name: str, ours: Tensor, training: Tensor, held_out: Tensor, seed: int, *, untouched: bool
+    name: str, ours: Tensor, training: Tensor, held_out: Tensor, seed: int, untouched: bool
 ) -> pd.DataFrame:
     """How near `ours` are to the training images, against held-out ones, which training left `untouched` or not."""
     n, m, known = len(ours), len(training), len(ours) > 0 and len(held_out) > 0
@@ -232,8 +241,9 @@ def _share_table(
     return pd.DataFrame([_row(metric, *share, n) for metric, share in found.items()])
 
 
-def _spectrum_table(ours: _Spectra, theirs: _Spectra) -> pd.DataFrame:
+def _spectrum_table(images: Tensor, real: Tensor) -> pd.DataFrame:
     """Distances of mean spectra with their p, and what chance reaches."""
+    ours, theirs = _spectra(images), _spectra(real)
     rows, nowhere = [], float("nan")
     for metric, x, y in (
         ("radial_distance", ours.radial, theirs.radial),
