@@ -72,7 +72,7 @@ def changed(results: Results, subject: str, period: int, kind: str, **cells: flo
     """The run with another contrast at one place."""
     t = results.table.copy()
     at = (t["subject"] == subject) & (t["period"] == period) & (t["kind"] == kind) & (t["metric"] == "lattice_contrast")
-    assert at.sum() == 1
+    assert len(t.loc[at]) == 1
     for name, value in cells.items():
         t.loc[at, name] = value
     return replace(results, table=t)
@@ -111,9 +111,9 @@ def test_the_answer_names_what_is_found_and_what_is_not(results: Results) -> Non
     run = changed(bare_of(results), "sample", 2, "signed", **found(8.04, 7.1, 9))
     run = changed(run, "input-gradient", 4, "envelope", **found(3.2, 2.1, 4.4))
     assert conclusion(run) == (
-        "After 600 steps (38,400 images) the samples of deconv:5/stride2 carry a lattice of 2 px (8.0 dB; real images 0.1 dB) "
+        "After 600 steps (38,400 images) the samples of deconv:5/stride2 carry a lattice of 2 px (8.0 dB; real images 0.1 dB), "
         "and none of 4 px (0.1 dB; real images 0.1 dB). The discriminator's input gradient carries a lattice of 4 px (3.2 dB, "
-        "envelope) and none of 2 px (0.1 dB)."
+        "envelope), and none of 2 px (0.1 dB)."
     )
 
 
@@ -323,7 +323,7 @@ def test_a_sheet_holds_the_pixels_of_each_image() -> None:
 
 def test_a_picture_is_placed_to_the_inch() -> None:
     figure, axes = figures.new_figure(4, 2)
-    box = figures.place(axes[0, 0], (1, 0.5), (2, 1)).get_window_extent()
+    box = figures.place(figure, axes[0, 0], (1, 0.5), (2, 1)).get_window_extent()
     figure.draw_without_rendering()
     np.testing.assert_allclose(np.array(box.bounds) / figure.dpi, [1, 0.5, 2, 1], atol=1e-9)  # rounding
 
