@@ -66,6 +66,7 @@ class Run:
         self.fabric, self.config, self.data, self.held_out, self.folder = fabric, config, data, held_out, folder
         self.device: torch.device = fabric.device
         generator, discriminator, self.told = build(config)
+        settle(generator, self._normal("settle", 0, SHOWN))
         averaged = deepcopy(generator).requires_grad_(False)
         networks = [_placed(n, self.device) for n in (generator, discriminator, averaged)]
         if fabric.world_size > 1:
@@ -165,6 +166,8 @@ class Run:
         config = self.config
         self.pair.generator.train()
         self.pair.discriminator.train()
+        if not self.log:
+            self._look(torch.full((2,), float("nan")), callback)
         self.clock, self.clocked = time.perf_counter(), self.step
         while self.step < config.steps:
             losses = self.take(self.draws(self.step))
@@ -220,7 +223,8 @@ class Run:
             return
         self._read(callback)
         now = time.perf_counter()
-        speed = (self.step - self.clocked) * self._images_a_step() / max(now - self.clock, 1e-9)
+        done = (self.step - self.clocked) * self._images_a_step()
+        speed = done / max(now - self.clock, 1e-9) if done else float("nan")
         self.trained += now - self.clock
         seen = look(self.pair.averaged, self.pair.discriminator, self.latents, self.config.measured)
         told: dict[str, Tensor | float] = dict(zip(LOSS_NAMES, losses.clone(), strict=True))
@@ -357,6 +361,19 @@ class Run:
             self.config, self.data, self.held_out, self.pair.averaged, self.pair.discriminator, self.told, self.logged(),
             self.strip, self.latents, self.step, finished, facts,
         )  # fmt: skip
+
+
+@torch.no_grad()
+def settle(network: nn.Module, latents: Tensor) -> None:
+    """Set the running statistics of batch norms to those of one batch: what an untrained network is in eval mode is then what trains."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()
+    network(latents)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:
