@@ -173,6 +173,8 @@ class Teller:
             self.board = _board(self.folder / "tensorboard", progress.step)
         if self.board:
             for name, value in progress.values.items():
+                if value != value:  # NaN
+                    continue
                 self.board.add_scalar(name, value, progress.step)
             if progress.draw:
                 self.board.add_image("samples", grid(progress.samples.numpy()), progress.step)
@@ -199,6 +201,8 @@ def line(progress: "Progress") -> str:
         f"{word} {values[f'{key}/signed/{period}']:.1f}"
         for key, word in (("sample", "samples"), ("gradient", "gradient"))
     )
+    if progress.step == 0:
+        return f"untrained: lattice of {period} px: {seen} dB"
     return (
         f"step {progress.step} of {progress.steps}: {values['images_per_second']:,.0f} images/s, "
         f"losses {values['loss_discriminator']:.2f} and {values['loss_generator']:.2f}; lattice of {period} px: {seen} dB"

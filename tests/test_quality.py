@@ -2,10 +2,11 @@
 
 import itertools
 import math
-import os
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from gradlens import images, models, spectra
 from gradlens.models import bare
 from gradlens.redesign import quality
-from gradlens.redesign.quality.rating import _by_content
+from gradlens.redesign.quality.table import _by_content
 from gradlens.results import COLUMNS
 from tests import reference
 
@@ -39,13 +40,13 @@ def exactly(mean: Tensor, deviation: Tensor, n: int = 50, seed: int = 0) -> Tens
     return x @ torch.linalg.inv(torch.linalg.cholesky(x.mT @ x / (n - 1))).mT * deviation + mean
 
 
-class Ramp(nn.Module):
-    """A user's own classifier: sixteen fixed random filters, rectified and averaged. It counts how often it runs."""
+class Edges(nn.Module):
+    """A user's own classifier: sixteen fixed random filters, blind to brightness, rectified. It counts how often it runs."""
 
     def __init__(self, seed: int = 0, width: int = 16) -> None:
         super().__init__()
         weight = torch.randn(width, 3, 3, 3, generator=torch.Generator().manual_seed(seed))
-        self.weight = nn.Parameter(weight)
+        self.weight = nn.Parameter(weight - weight.mean((1, 2, 3), keepdim=True))
         self.dropout = nn.Dropout(0.5)
         self.runs = 0
 
@@ -104,8 +105,8 @@ def test_frechet_distance_is_the_papers() -> None:
 
 
 def test_error_of_the_frechet_distance_is_the_infinitesimal_jackknifes() -> None:
-    """Each vector's weight moved by hand; the divisors n and n - 1 differ by 1 / n."""
-    x, y = (vectors(200, 3) @ vectors(3, 3, 1)).numpy(), vectors(150, 3, 2).numpy() + 0.5
+    """Each vector's weight moved by hand, of skewed sets; the divisors n and n - 1 differ by 1 / n."""
+    x, y = (vectors(200, 3).square() @ vectors(3, 3, 1)).numpy(), vectors(150, 3, 2).exp().numpy() + 0.5
 
     def weighted(weights: list[Array]) -> float:
         means = [w @ z for w, z in zip(weights, (x, y), strict=True)]
@@ -225,12 +226,22 @@ def test_both_are_those_of_torchmetrics() -> None:
 def test_nearest_is_that_of_loops() -> None:
     x, y = vectors(7, 3), vectors(9, 3, 1)
     x[2] = y[5]
-    number, distance = quality.nearest(x, y)
+    number, distance, ratio = quality.nearest(x, y)
     for i in range(7):
         every = [math.dist(x[i].tolist(), other.tolist()) for other in y]
-        assert int(number[i]) == int(np.argmin(every))
-        assert float(distance[i]) == pytest.approx(min(every), abs=1e-12)
+        first, second = sorted(every)[:2]
+        assert int(number[i]) == every.index(first)
+        assert float(distance[i]) == pytest.approx(first, abs=1e-12)
+        assert float(ratio[i]) == pytest.approx(first / second, abs=1e-12)
     assert distance[2] == 0 and number[2] == 5
+
+
+def test_nearest_of_equals_is_the_first() -> None:
+    y = torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1]])
+    found = quality.nearest(torch.tensor([[0.0, 1], [0, 3], [0.5, 0.5]]), y)
+    assert found.number.tolist() == [1, 1, 0]
+    assert found.ratio.tolist() == [0, 1, 1]
+    assert quality.nearest(y, y[:1]).ratio.tolist() == [1] * 4
 
 
 def test_nearest_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,26 +299,31 @@ def test_p_of_training_share_is_that_of_all_deals() -> None:
 
 
 def test_smooth_samples_are_near_to_everything_but_no_copies() -> None:
-    """What shrinks towards the mean beats real images by distance; only `training_share` is not moved by it."""
+    """What shrinks towards the mean is nearer than real images are, no more so to one of them than to the next."""
     training, held_out, fresh = (vectors(300, 8, i) for i in range(3))
     smooth = fresh / 3
-    distances = [quality.nearest(x, training).distance for x in (smooth, held_out)]
-    assert quality.nearest_neighbour(*distances).p_value < 1e-6
+    ours, theirs = (quality.nearest(x, training) for x in (smooth, held_out))
+    assert quality.nearest_neighbour(ours.distance, theirs.distance).p_value < 1e-6
+    assert quality.copied_share(ours.ratio, theirs.ratio).p_value > 0.05
     assert quality.training_share(smooth, training, held_out).p_value > 0.05
-    copies = training + 0.1 * vectors(300, 8, 5)
-    assert quality.training_share(copies, training, held_out).p_value < 0.001
+    copies = quality.nearest(training + 0.3 * vectors(300, 8, 5), training)
+    assert quality.nearest_neighbour(copies.ratio, theirs.ratio).p_value < 1e-6
+    assert quality.copied_share(copies.ratio, theirs.ratio).p_value < 1e-6
+    assert quality.training_share(training + 0.3 * vectors(300, 8, 5), training, held_out).p_value < 0.001
 
 
 # Features
 
 
-def test_features_of_a_bundled_network_by_hand(photographs: Tensor) -> None:
-    model = models.classifier()
+@pytest.mark.parametrize("side", [128, 20])
+def test_features_of_a_bundled_network_by_hand(photographs: Tensor, side: int) -> None:
+    """Images of 32 px, enlarged and shrunk."""
+    model = models.classifier(input_size=(3, side, side))
     batch = photographs[:3]
     found = quality.features(model, batch)
-    large = F.interpolate(batch, size=(128, 128), mode="bilinear", antialias=True)
+    resized = F.interpolate(batch, size=(side, side), mode="bilinear", antialias=True)
     network = bare(model)
-    maps = network.forward_features((large - model.mean) / model.std)  # type: ignore[operator]
+    maps = network.forward_features((resized - model.mean) / model.std)  # type: ignore[operator]
     assert found.shape == (3, 256) and found.dtype == torch.float32
     torch.testing.assert_close(found, maps.mean((2, 3)), rtol=1e-4, atol=1e-5)  # layouts differ, so does rounding
 
@@ -329,7 +345,7 @@ def test_batch_size_does_not_matter(photographs: Tensor, batch_size: int) -> Non
 
 def test_grey_and_eight_bits(photographs: Tensor) -> None:
     grey = photographs[:4].mean(1, keepdim=True)
-    model = Ramp()
+    model = Edges()
     assert torch.equal(quality.features(model, grey), quality.features(model, grey.expand(-1, 3, -1, -1)))
     levels = (photographs[:4] * 255).round().to(torch.uint8)
     assert torch.equal(quality.features(model, levels), quality.features(model, levels.float() / 255))
@@ -337,7 +353,7 @@ def test_grey_and_eight_bits(photographs: Tensor) -> None:
 
 def test_output_of_ones_own_classifier(photographs: Tensor) -> None:
     """Maps are averaged over positions, vectors are taken as they are, in eval mode."""
-    model = Ramp()
+    model = Edges()
     expected = F.conv2d(photographs[:4], model.weight).relu().mean((2, 3)).detach()
     torch.testing.assert_close(quality.features(model, photographs[:4]), expected)
     flat = nn.Sequential(model, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -346,15 +362,16 @@ def test_output_of_ones_own_classifier(photographs: Tensor) -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_model_and_random_numbers_are_left_as_found(photographs: Tensor, fails: bool) -> None:
-    class Careless(Ramp):
+    class Careless(Edges):
         def forward(self, x: Tensor) -> Tensor:
             torch.rand(3)
             if fails:
                 raise RuntimeError("careless")
             return super().forward(x)
 
-    model = nn.Sequential(Careless(), nn.Flatten()).train()
-    model[1].eval()
+    careless, flat = Careless(), nn.Flatten()
+    model = nn.Sequential(careless, flat).train()
+    flat.eval()
     state = torch.get_rng_state()
     if fails:
         with pytest.raises(RuntimeError, match="careless"):
@@ -362,8 +379,8 @@ def test_model_and_random_numbers_are_left_as_found(photographs: Tensor, fails: 
     else:
         quality.features(model, photographs[:2])
     assert torch.equal(state, torch.get_rng_state())
-    assert model.training and model[0].training and model[0].dropout.training and not model[1].training
-    assert model[0].weight.requires_grad and model[0].weight.grad is None and torch.is_grad_enabled()
+    assert model.training and careless.training and careless.dropout.training and not flat.training
+    assert careless.weight.requires_grad and careless.weight.grad is None and torch.is_grad_enabled()
 
 
 def test_features_that_are_none(photographs: Tensor) -> None:
@@ -373,19 +390,19 @@ def test_features_that_are_none(photographs: Tensor) -> None:
 
     with pytest.raises(ValueError, match=r"Wrong must return \[N F\] for \[N C H W\], got \[\]"):
         quality.features(Wrong(), photographs[:2])
-    model = Ramp()
+    model = Edges()
     model.weight.data.fill_(math.inf)
-    with pytest.raises(ValueError, match="Ramp gives NaN or infinity for image 0"):
+    with pytest.raises(ValueError, match="Edges gives NaN or infinity for image 0"):
         quality.features(model, photographs[:2])
     with pytest.raises(ValueError, match="batch_size: must be at least 1, got 0"):
-        quality.features(Ramp(), photographs[:2], batch_size=0)
+        quality.features(Edges(), photographs[:2], batch_size=0)
 
 
 # Cache
 
 
 def test_a_hit_gives_the_same_bytes_and_does_not_run_the_model(photographs: Tensor, tmp_path: Path) -> None:
-    model = Ramp()
+    model = Edges()
     first = quality.features(model, photographs, cache=tmp_path / "new")
     (file,) = (tmp_path / "new").iterdir()
     content, runs = file.read_bytes(), model.runs
@@ -401,8 +418,8 @@ def test_other_images_weights_and_sizes_are_other_files(photographs: Tensor, tmp
     changed[7, 2, 31, 31] += 1e-6
     sized = [models.classifier(weights="random", input_size=(3, n, n)) for n in (32, 40)]
     for model, batch in (
-        (Ramp(), photographs[:8]), (Ramp(), photographs[:7]), (Ramp(), photographs[:8].flip(0)), (Ramp(), changed),
-        (Ramp(1), photographs[:8]), (sized[0], photographs[:8]), (sized[1], photographs[:8]),
+        (Edges(), photographs[:8]), (Edges(), photographs[:7]), (Edges(), photographs[:8].flip(0)), (Edges(), changed),
+        (Edges(1), photographs[:8]), (sized[0], photographs[:8]), (sized[1], photographs[:8]),
         (models.classifier(weights="random", input_size=(3, 32, 32), mean=(0.5,)), photographs[:8]),
     ):  # fmt: skip
         found = quality.features(model, batch, cache=tmp_path)
@@ -412,18 +429,18 @@ def test_other_images_weights_and_sizes_are_other_files(photographs: Tensor, tmp
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign", "renamed"])
 def test_damaged_cache_is_made_again_and_said(photographs: Tensor, tmp_path: Path, damage: str) -> None:
-    expected = quality.features(Ramp(), photographs[:9], cache=tmp_path)
+    expected = quality.features(Edges(), photographs[:9], cache=tmp_path)
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
     if damage == "renamed":
-        quality.features(Ramp(1), photographs[:9], cache=tmp_path)
+        quality.features(Edges(1), photographs[:9], cache=tmp_path)
         (other,) = (f for f in tmp_path.iterdir() if f != file)
         other.replace(file)
     else:
         flipped = content[:-1] + bytes([content[-1] ^ 1])
         file.write_bytes({"truncated": content[:-9], "flipped": flipped, "empty": b"", "foreign": b"x" * 99}[damage])
     with pytest.warns(UserWarning, match=f"cache: '{file.name}' is damaged and made again"):
-        found = quality.features(Ramp(), photographs[:9], cache=tmp_path)
+        found = quality.features(Edges(), photographs[:9], cache=tmp_path)
     assert torch.equal(found, expected)
     assert file.read_bytes() == content
 
@@ -431,8 +448,8 @@ def test_damaged_cache_is_made_again_and_said(photographs: Tensor, tmp_path: Pat
 def test_a_cache_that_cannot_be_written_is_said(photographs: Tensor, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.warns(UserWarning, match="cannot be written"):
-        found = quality.features(Ramp(), photographs[:9], cache=tmp_path / "file" / "cache")
-    assert torch.equal(found, quality.features(Ramp(), photographs[:9]))
+        found = quality.features(Edges(), photographs[:9], cache=tmp_path / "file" / "cache")
+    assert torch.equal(found, quality.features(Edges(), photographs[:9]))
 
 
 # Radial spectrum
@@ -442,7 +459,7 @@ def test_radial_distance_by_hand(photographs: Tensor) -> None:
     x, y = photographs[:3], photographs[3:8]
 
     def level(batch: Tensor) -> Array:
-        every = [reference.over_rings(reference.power_spectrum(i.double().numpy()).sum(0))[1] for i in batch]
+        every = [reference.radial_profile(image.double().numpy())[1] for image in batch]
         return 10 * np.log10(np.mean(every, axis=0) + 1e-8 / 16)
 
     expected = math.sqrt(np.mean((level(x) - level(y)) ** 2))
@@ -479,49 +496,65 @@ def blurred(batch: Tensor, strength: float) -> Tensor:
 
 def noisy(batch: Tensor, amplitude: float) -> Tensor:
     noise = torch.rand(batch.shape, generator=torch.Generator().manual_seed(5)) - 0.5
-    return (batch * 0.8 + 0.1) + amplitude * noise
+    return (batch * 0.6 + 0.2) + amplitude * noise
+
+
+@pytest.fixture(scope="module")
+def bundled() -> models.Model:
+    """The bundled backbone at half its size: four times as fast."""
+    return models.classifier(input_size=(3, 64, 64))
 
 
 @pytest.mark.parametrize(
-    ("spoil", "amounts"), [(blurred, (0.0, 0.3, 0.6, 1.0)), (noisy, (0.0, 0.05, 0.1, 0.2)), (checkerboard, (0.0, 0.02, 0.05, 0.1))]
-)  # fmt: skip
+    ("spoil", "amounts"),
+    [(blurred, (0.0, 0.3, 0.6, 1.0)), (noisy, (0.0, 0.1, 0.2, 0.3)), (checkerboard, (0.0, 0.02, 0.05, 0.1))],
+)
 def test_the_more_is_spoilt_the_farther(
-    photographs: Tensor, spoil: Callable[[Tensor, float], Tensor], amounts: tuple[float, ...]
+    photographs: Tensor, bundled: models.Model, spoil: Callable[[Tensor, float], Tensor], amounts: tuple[float, ...]
 ) -> None:
-    """All but the first steps are larger than the intervals; the real images are squeezed like the spoilt ones."""
-    ours, real = photographs[:200], spoil(photographs[200:600], 0.0)
-    tables = [quality.rate(spoil(ours, amount), real, backbone=Ramp()) for amount in amounts]
-    for metric in ("FD", "KID", "spectrum_distance"):
-        values = [value_of(t, metric) for t in tables]
-        assert values == sorted(values) and len(set(values)) == 4, (metric, values)
-    assert p_of(tables[-1], "spectrum_distance") < 0.01
-    assert value_of(tables[-1], "FD") > 3 * value_of(tables[-1], "FD", "image")
+    """100 images against 200 others, squeezed alike; FD of the first 32 features, which 100 images have a covariance of."""
+    real = spoil(photographs[100:300], 0.0)
+    seen = quality.features(bundled, real)
+    found: dict[str, list[float]] = {"FD": [], "KID": [], "spectrum": []}
+    for amount in amounts:
+        ours = spoil(photographs[:100], amount)
+        own = quality.features(bundled, ours)
+        found["FD"].append(quality.frechet_distance(own[:, :32], seen[:, :32]).value)
+        found["KID"].append(quality.kernel_distance(own, seen, subsets=4).value)
+        found["spectrum"].append(float(spectra.spectrum_distance(ours, real)))
+    for metric, values in found.items():
+        assert values == sorted(values), (metric, values)
+        assert values[3] > 1.2 * values[1], (metric, values)
+    assert quality.radial_distance(spoil(photographs[:100], amounts[3]), real) > quality.radial_distance(
+        spoil(photographs[:100], 0.0), real
+    )
 
 
 def test_table_holds_what_its_parts_say(photographs: Tensor) -> None:
     """Without held-out images the control is a random half of the real ones, and n is half of them."""
-    ours, real, model = photographs[:150], photographs[150:371], Ramp()
+    ours, real, model = photographs[:150], photographs[150:371], Edges()
     order, ranked = _by_content(real, 0), _by_content(ours, 0)
     table = quality.rate(ours, real, backbone=model, label="resize/stride1")
     assert tuple(table.columns) == COLUMNS
-    assert set(table["model"]) == {"resize/stride1"} and set(table["kind"]) == {""} and table["period"].isna().all()
+    assert set(table["model"]) == {"resize/stride1"} and set(table["kind"]) == {""}
+    assert np.isnan(table["period"]).all()
     own, reference_half, control = (
         quality.features(model, x) for x in (ours[ranked], real[order[:110]], real[order[110:220]])
     )
     for subject, rated in (("sample", own[:110]), ("image", control)):
         rows = table[table["subject"] == subject].set_index("metric")
         assert list(rows.index) == [
-            "FD[Ramp, 110]", "KID[Ramp, 110]", "nearest_neighbour[Ramp, 110]", "copied_share[Ramp, 110]",
+            "FD[Edges, 110]", "KID[Edges, 110]", "nearest_neighbour[Edges, 110]", "copied_share[Edges, 110]",
             "radial_distance", "radial_distance_test", "spectrum_distance", "spectrum_distance_test",
         ]  # fmt: skip
         expected = quality.frechet_distance(rated, reference_half)
-        assert tuple(rows.loc["FD[Ramp, 110]", ["value", "low", "high"]]) == (expected[0], *expected[2:])
+        assert tuple(rows.loc["FD[Edges, 110]", ["value", "low", "high"]]) == (expected[0], *expected[2:])
         expected = quality.kernel_distance(rated, reference_half)
-        assert tuple(rows.loc["KID[Ramp, 110]", ["value", "low", "high"]]) == (expected[0], *expected[2:])
-    distances = [quality.nearest(x, reference_half).distance for x in (own, control)]
+        assert tuple(rows.loc["KID[Edges, 110]", ["value", "low", "high"]]) == (expected[0], *expected[2:])
+    ratios = [quality.nearest(x, reference_half).ratio for x in (own, control)]
     rows = table[table["subject"] == "sample"].set_index("metric")
-    found = rows.loc["nearest_neighbour[Ramp, 110]"]
-    assert (found["value"], found["p"], found["n"]) == (*(quality.nearest_neighbour(*distances)[i] for i in (0, 3)), 150)
+    found = rows.loc["nearest_neighbour[Edges, 110]"]
+    assert (found["value"], found["p"], found["n"]) == (*(quality.nearest_neighbour(*ratios)[i] for i in (0, 3)), 150)
     powers = [spectra.normalised_power(x) for x in (ours[ranked[:110]], real[order[:110]])]
     distance, floor, p_value = spectra.spectrum_distance_test(*powers)
     assert (rows.loc["spectrum_distance", "value"], rows.loc["spectrum_distance", "p"]) == (distance, p_value)
@@ -533,20 +566,22 @@ def test_table_holds_what_its_parts_say(photographs: Tensor) -> None:
 def test_order_batches_and_random_numbers_do_not_matter(photographs: Tensor, tmp_path: Path) -> None:
     ours, real, held_out = photographs[:100], photographs[100:300], photographs[300:400]
     state = torch.get_rng_state()
-    first = quality.rate(ours, real, backbone=Ramp(), held_out=held_out, cache=tmp_path)
+    first = quality.rate(ours, real, backbone=Edges(), held_out=held_out, cache=tmp_path)
     assert torch.equal(state, torch.get_rng_state())
     torch.rand(1)
     second = quality.rate(
-        ours.flip(0), real.roll(7, 0), backbone=Ramp(), held_out=held_out.flip(0), cache=tmp_path, batch_size=9
+        ours.flip(0), real.roll(7, 0), backbone=Edges(), held_out=held_out.flip(0), cache=tmp_path, batch_size=9
     )
     assert len(list(tmp_path.iterdir())) == 2
     pd.testing.assert_frame_equal(first, second, rtol=1e-6)
-    pd.testing.assert_frame_equal(first, quality.rate(ours, real, backbone=Ramp(), held_out=held_out), check_exact=True)
-    assert value_of(quality.rate(ours, real, backbone=Ramp(), seed=1), "FD") != value_of(first, "FD")
+    pd.testing.assert_frame_equal(
+        first, quality.rate(ours, real, backbone=Edges(), held_out=held_out), check_exact=True
+    )
+    assert value_of(quality.rate(ours, real, backbone=Edges(), seed=1), "FD") != value_of(first, "FD")
 
 
 def test_memorised_samples_are_caught_and_named(photographs: Tensor) -> None:
-    real, held_out, model = photographs[:200], photographs[200:400], Ramp()
+    real, held_out, model = photographs[:200], photographs[200:400], Edges()
     copies = real[torch.arange(199, -1, -2)]
     found = quality.rating(copies, real, backbone=model, held_out=held_out)
     for metric in ("nearest_neighbour", "copied_share", "training_share"):
@@ -558,14 +593,14 @@ def test_memorised_samples_are_caught_and_named(photographs: Tensor) -> None:
     assert (found.distance == 0).all() and sorted(found.sample.tolist()) == list(range(100))
     fresh = quality.rating(photographs[400:500], real, backbone=model, held_out=held_out)
     assert p_of(fresh.table, "nearest_neighbour") > 0.01 and p_of(fresh.table, "training_share") > 0.01
-    assert (fresh.distance.diff() >= 0).all()
+    assert (fresh.ratio.diff() >= 0).all() and (fresh.distance > 0).all()
 
 
 def test_a_few_copies_among_poor_samples_are_caught(photographs: Tensor) -> None:
     """Far from all real images, the others hide them from a comparison of medians."""
     real, held_out = photographs[:200], photographs[200:400]
     samples = torch.cat([real[:10], 1 - photographs[400:490]])
-    found = quality.rating(samples, real, backbone=Ramp(), held_out=held_out)
+    found = quality.rating(samples, real, backbone=Edges(), held_out=held_out)
     assert p_of(found.table, "nearest_neighbour") > 0.5
     assert p_of(found.table, "copied_share") < 1e-3
     assert value_of(found.table, "copied_share") >= 0.1
@@ -574,24 +609,25 @@ def test_a_few_copies_among_poor_samples_are_caught(photographs: Tensor) -> None
 
 def test_few_images_have_no_distance_but_a_table(photographs: Tensor) -> None:
     """16 features need more than 16 images; ten subsets of two, 20."""
-    found = {n: quality.rate(photographs[:n], photographs[100:200], backbone=Ramp()) for n in (1, 16, 17, 20)}
+    found = {n: quality.rate(photographs[:n], photographs[100:200], backbone=Edges()) for n in (1, 16, 17, 20)}
     for n, table in found.items():
         for subject in ("sample", "image"):
             assert math.isnan(value_of(table, "FD", subject)) == (n < 17)
             assert math.isnan(value_of(table, "KID", subject)) == (n < 20)
         assert not math.isnan(value_of(table, "spectrum_distance"))
-        assert f"FD[Ramp, {n}]" in set(table["metric"])
-    least = quality.rate(photographs[:5], photographs[5:7], backbone=Ramp())
-    assert math.isnan(value_of(least, "nearest_neighbour", "image"))
-    assert not math.isnan(value_of(least, "nearest_neighbour"))
+        assert f"FD[Edges, {n}]" in set(table["metric"])
+    for m in (2, 3, 4):  # a ratio needs two training images, and the control of the control another two
+        least = quality.rate(photographs[:5], photographs[5 : 5 + m], backbone=Edges())
+        for subject in ("sample", "image"):
+            assert math.isnan(value_of(least, "copied_share", subject)) == (m < 4)
 
 
 def test_samples_that_are_all_one(photographs: Tensor) -> None:
     """A collapsed generator, a constant one, and a grey one are rated, and badly."""
     real = photographs[:200]
-    fair = quality.rate(photographs[200:300], real, backbone=Ramp())
+    fair = quality.rate(photographs[200:300], real, backbone=Edges())
     for samples in (photographs[300:301].expand(100, -1, -1, -1), torch.full((100, 3, 32, 32), 0.5)):
-        table = quality.rate(samples, real, backbone=Ramp())
+        table = quality.rate(samples, real, backbone=Edges())
         assert np.isfinite(table["value"]).all()
         for metric in ("FD", "KID", "spectrum_distance", "radial_distance"):
             assert value_of(table, metric) > value_of(fair, metric)
@@ -606,10 +642,16 @@ def spoilt(batch: Tensor, value: float) -> Tensor:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"samples": torch.zeros(0, 3, 32, 32)}, r"samples: must be \[N C H W\] and hold at least one image, got \[0, 3"),
+        (
+            {"samples": torch.zeros(0, 3, 32, 32)},
+            r"samples: must be \[N C H W\] and hold at least one image, got \[0, 3",
+        ),
         ({"samples": torch.rand(4, 2, 32, 32)}, "samples: must have 1 or 3 channels, got 2"),
         ({"real": torch.rand(4, 4, 32, 32)}, "real: must have 1 or 3 channels, got 4"),
-        ({"samples": torch.rand(4, 1, 32, 32)}, r"real: must have the C H W of samples, \[1, 32, 32\], got \[3, 32, 32\]"),
+        (
+            {"samples": torch.rand(4, 1, 32, 32)},
+            r"real: must have the C H W of samples, \[1, 32, 32\], got \[3, 32, 32\]",
+        ),
         ({"held_out": torch.rand(4, 3, 16, 32)}, "held_out: must have the C H W of samples"),
         ({"samples": spoilt(torch.rand(4, 3, 32, 32), math.nan)}, "samples: image 3 holds NaN or infinity"),
         ({"real": spoilt(torch.rand(4, 3, 32, 32), -math.inf)}, "real: image 3 holds NaN or infinity"),
@@ -619,7 +661,7 @@ def spoilt(batch: Tensor, value: float) -> Tensor:
     ],
 )
 def test_faults_are_a_sentence(change: dict, told: str) -> None:
-    sets = {"samples": torch.rand(4, 3, 32, 32), "real": torch.rand(6, 3, 32, 32), "backbone": Ramp()}
+    sets = {"samples": torch.rand(4, 3, 32, 32), "real": torch.rand(6, 3, 32, 32), "backbone": Edges()}
     with pytest.raises(ValueError, match=told) as error:
         quality.rate(**(sets | change))
     assert "\n" not in str(error.value)
@@ -629,6 +671,50 @@ def test_faults_are_a_sentence(change: dict, told: str) -> None:
 def test_what_is_no_picture(wrong: object) -> None:
     with pytest.raises(TypeError, match="samples: must be"):
         quality.rate(wrong, torch.rand(4, 3, 8, 8))  # type: ignore[arg-type]
+
+
+def test_spectra_of_large_images_are_of_fewer(photographs: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradlens.redesign.quality.table.SPECTRUM_PIXELS", 30 * 32 * 32)
+    table = quality.rate(photographs[:50], photographs[50:150], backbone=Edges()).set_index(["subject", "metric"])
+    fewer, real = (x[_by_content(x, 0)[:30]] for x in (photographs[:50], photographs[50:150]))
+    assert table.loc[("sample", "radial_distance"), "value"] == quality.radial_distance(fewer, real)
+    assert table.loc[("image", "spectrum_distance"), "n"] == 30
+    assert table.loc[("sample", "FD[Edges, 50]"), "n"] == 50
+
+
+@pytest.fixture(scope="module")
+def cifar(assets: Path) -> Tensor:
+    """1,200 images of CIFAR-10, the classes in turn, in levels of 8 bits."""
+    with ZipFile(assets / "data/cifar10/train.zip") as file:
+        names = sorted((n for n in file.namelist() if n.endswith(".jpg")), key=lambda n: n.split("/")[::-1])[:1200]
+        pictures = [np.array(Image.open(BytesIO(file.read(n))).convert("RGB")) for n in names]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_real_images_are_rated_as_such_and_spoilt_ones_as_worse(cifar: Tensor, tmp_path: Path) -> None:
+    ours, real, held_out = cifar[:300], cifar[300:900], cifar[900:]
+    exact = ours.float() / 255
+    tables = {
+        name: quality.rate(samples, real, held_out=held_out, cache=tmp_path)
+        for name, samples in {
+            "real": ours, "blurred": blurred(exact, 1.0), "grid": checkerboard(exact, 0.05), "copies": real[:300],
+        }.items()
+    }  # fmt: skip
+    first = tables["real"].set_index(["subject", "metric"])
+    assert ("sample", "FD[resnet18_half, 300]") in first.index
+    for metric in ("FD", "KID"):
+        row, control = (first.loc[(subject, f"{metric}[resnet18_half, 300]")] for subject in ("sample", "image"))
+        assert row["low"] < control["value"] < row["high"]
+        for name in ("blurred", "grid"):
+            found = tables[name].set_index(["subject", "metric"]).loc[("sample", f"{metric}[resnet18_half, 300]")]
+            assert found["low"] > max(row["high"], control["high"])
+    for metric in ("copied_share", "training_share"):
+        for name in ("real", "blurred", "grid"):
+            assert p_of(tables[name], metric) > 0.001
+        assert p_of(tables["copies"], metric) < 0.001
+    assert value_of(tables["copies"], "FD") < value_of(tables["copies"], "FD", "image")
 
 
 def test_the_bundled_backbone_is_named(photographs: Tensor) -> None:

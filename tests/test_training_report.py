@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from pypdf import PdfReader
+from safetensors.torch import save_file
 from torch import Tensor
 
 from gradlens import figures
@@ -21,7 +23,10 @@ from gradlens.images import sample
 from gradlens.networks import StagedDiscriminator, StagedGenerator
 from gradlens.report import write_report
 from gradlens.report.run import number
+from gradlens.report.trained import Trained
 from gradlens.report.training import conclusion, short_table
+from gradlens.report.training_course import _draw_lattice
+from gradlens.report.training_made import _recipe, _wrapped
 from gradlens.results import COLUMNS, Results, circumstances
 from gradlens.spectra import LatticeStatistics, lattice_statistics
 
@@ -68,7 +73,7 @@ def changed(results: Results, subject: str, period: int, kind: str, **cells: flo
     """The run with another contrast at one place."""
     t = results.table.copy()
     at = (t["subject"] == subject) & (t["period"] == period) & (t["kind"] == kind) & (t["metric"] == "lattice_contrast")
-    assert at.sum() == 1
+    assert len(t.loc[at]) == 1
     for name, value in cells.items():
         t.loc[at, name] = value
     return replace(results, table=t)
@@ -107,9 +112,9 @@ def test_the_answer_names_what_is_found_and_what_is_not(results: Results) -> Non
     run = changed(bare_of(results), "sample", 2, "signed", **found(8.04, 7.1, 9))
     run = changed(run, "input-gradient", 4, "envelope", **found(3.2, 2.1, 4.4))
     assert conclusion(run) == (
-        "After 600 steps (38,400 images) the samples of deconv:5/stride2 carry a lattice of 2 px (8.0 dB; real images 0.1 dB) "
+        "After 600 steps (38,400 images) the samples of deconv:5/stride2 carry a lattice of 2 px (8.0 dB; real images 0.1 dB), "
         "and none of 4 px (0.1 dB; real images 0.1 dB). The discriminator's input gradient carries a lattice of 4 px (3.2 dB, "
-        "envelope) and none of 2 px (0.1 dB)."
+        "envelope), and none of 2 px (0.1 dB)."
     )
 
 
@@ -165,15 +170,35 @@ def test_says_how_it_was_made_and_goes_on(results: Results, saved: Path) -> None
     assert results.manifest["command"] in text
     assert "1,004 pictures found, 1 left out, 1,003 images used" in text
     assert "gradlens train --out DIR --resume" in text
-    assert "from gradlens.networks import StagedGenerator" in text
     assert HOSTILE.replace(" ", "") in text.replace(" ", "")
     assert "The certificate holds for 0 of 3 layers that enlarge and 3 of 3 layers that shrink." in text
 
 
-def test_the_recipe_builds_the_network(saved: Path) -> None:
-    text = text_of(saved)
-    (call,) = re.findall(r"generator = (StagedGenerator\(.*?\))\.eval\(\)", text)
-    assert eval(call, {"StagedGenerator": StagedGenerator})(torch.zeros(1, 16)).shape == (1, 3, 32, 32)
+@pytest.mark.parametrize("upsampler", ["deconv:5", "subpixel"])
+def test_the_recipe_makes_the_pictures_of_the_network(
+    upsampler: str, results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"resolution": 32, "latent": 16, "width": 8, "upsampler": upsampler}
+    generator = StagedGenerator(**arguments).eval()
+    save_file(generator.state_dict(), tmp_path / "generator.safetensors")
+    config = dict(results.manifest["training"]["config"], upsampler=[upsampler])
+    run = told(results, config=config, generator=dict(results.manifest["training"]["generator"], arguments=arguments))
+    monkeypatch.chdir(tmp_path)
+    latents = torch.randn(16, 16, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(torch, "randn", lambda *size: latents if size == latents.shape else None)
+    given: dict[str, Any] = {}
+    with torch.no_grad():
+        exec("\n".join(_recipe(Trained(run))), given)
+        torch.testing.assert_close(given["images"], (generator(latents) + 1) / 2)
+
+
+def test_a_long_command_is_one_command() -> None:
+    words = ["gradlens", "train", "a b/it's.zip", *(f"--flag-{n}={'x' * n}" for n in range(30))]
+    lines = _wrapped(shlex.join(words)).splitlines()
+    assert len(lines) > 5
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert shlex.split("".join(line.removesuffix("\\") for line in lines)) == words
+    assert max(map(len, lines)) <= 90
 
 
 def test_is_drawn_again_from_its_results_alone_by_the_command(saved: Path) -> None:
@@ -194,6 +219,24 @@ def test_the_short_table_is_short(results: Results) -> None:
     assert max(map(len, lines[1:])) <= 100
     assert lines[0] == conclusion(results)
     assert any(line.startswith("FD[resnet18_half, 12]: 31.25, real data 2.125") for line in lines)
+
+
+def test_the_short_table_is_short_however_much_was_measured(results: Results) -> None:
+    more = [quality_rows(n) for n in range(20, 25)]
+    run = replace(told(results, periods=[2, 4, 8]), table=pd.concat([results.table, *more], ignore_index=True))
+    assert len(short_table(run).splitlines()) == 12
+
+
+def test_a_panel_shows_samples_gradient_and_real_images(results: Results) -> None:
+    _, axes = figures.new_figure(2, 2)
+    axes[0, 0].set_axis_off()
+    ax = _draw_lattice(Trained(results), axes[0, 0], 2, "signed")
+    lines = dict(zip(ax.get_legend_handles_labels()[1], ax.get_legend_handles_labels()[0], strict=True))
+    assert ax.axison
+    assert list(lines) == ["samples", "discriminator's input gradient", "real images"]
+    for word, subject in (("samples", "sample"), ("discriminator's input gradient", "gradient")):
+        np.testing.assert_array_equal(lines[word].get_ydata(), results.arrays[f"log/{subject}/signed/2"].astype(float))
+    assert lines["real images"].get_ydata()[0] == float(results.arrays["real/signed/2"])
 
 
 def unmeasured(results: Results) -> Results:
@@ -256,10 +299,10 @@ FAULTS: dict[str, tuple[Callable[[Results], Results], list[str]]] = {
     "a single entry": (one_entry, ["The log, 1 line."]),
     "NaN": (nan_values, [", and could not be measured at 4 px.", "too small to tell"]),
     "no gradient": (no_gradient, ["the samples of deconv:5/stride2 carry"]),
-    "no quality": (no_quality, ["This run did not measure quality."]),
+    "no quality": (no_quality, ["This run did not measure it."]),
     "own factory": (own_factory, ["mine.networks:make", "No layer of it that enlarges has a certificate in this run."]),
     "hostile": (hostile, ["42 files did not read as pictures", "And 30 more, listed in manifest.json."]),
-    "resumed": (lambda r: told(r, fixed={"resumed": [200, 400]}), ["It was resumed after step 200, 400."]),
+    "resumed": (lambda r: told(r, resumed=[200, 400]), ["It was resumed after step 200, 400."]),
     "no pictures": (lambda r: without(r, "samples", "real", "progress", "power"), ["As it trained"]),
     "nothing logged": (lambda r: without(r, "log"), ["Mean power at the end"]),
 }  # fmt: skip
@@ -301,7 +344,7 @@ def test_a_sheet_holds_the_pixels_of_each_image() -> None:
 
 def test_a_picture_is_placed_to_the_inch() -> None:
     figure, axes = figures.new_figure(4, 2)
-    box = figures.place(axes[0, 0], (1, 0.5), (2, 1)).get_window_extent()
+    box = figures.place(figure, axes[0, 0], (1, 0.5), (2, 1)).get_window_extent()
     figure.draw_without_rendering()
     np.testing.assert_allclose(np.array(box.bounds) / figure.dpi, [1, 0.5, 2, 1], atol=1e-9)  # rounding
 
@@ -418,8 +461,10 @@ def manifest(side: int, channels: int, periods: tuple[int, ...], entries: int) -
         {"layer": f"down{n}", "kind": "Conv2d 4, stride 2", "certificate": "pass", "deviation": 1e-9} for n in (1, 2, 3)
     ]
     training = {
-        "config": {"data": "photos.zip", "upsampler": "deconv:5", "downsampler": "stride2", "resolution": side, "batch_size": 64,
-                   "steps": 50 * entries, "loss": "hinge", "latent": 16, "augment": ["shift", "flip"], "seed": 0},
+        "config": {
+            "data": ["photos.zip"], "upsampler": ["deconv:5"], "downsampler": ["stride2"], "resolution": side, "width": 8,
+            "batch_size": 64, "steps": 50 * entries, "loss": "hinge", "latent": 16, "augment": ["shift", "flip"], "seed": 0,
+        },
         "label": LABEL,
         "data": {"source": "photos.zip", "found": 1004, "used": 1003, "skipped": {HOSTILE: "images: no picture"},
                  "sha256": "ab" * 32, "resolution": side, "channels": channels},
@@ -428,7 +473,7 @@ def manifest(side: int, channels: int, periods: tuple[int, ...], entries: int) -
         "discriminator": {"builder": "gradlens.networks:StagedDiscriminator", "parameters": 43_210, "layers": downs,
                           "arguments": {"resolution": side, "width": 8, "channels": channels}},
         "steps": 50 * entries, "images": 3200 * entries, "images_per_second": 861.4, "device": "cpu", "processes": 1,
-        "precision": "float32", "periods": list(periods), "fixed": {"resumed": []}, "interrupted": False,
+        "precision": "float32", "periods": list(periods), "resumed": [], "interrupted": False,
     }  # fmt: skip
     command = "gradlens train --data photos.zip --upsampler deconv:5 --downsampler stride2"
     return {"training": training, "partial": False, "command": command, **circumstances()}

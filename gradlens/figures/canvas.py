@@ -95,8 +95,8 @@ def bare(ax: Axes, title: str) -> Axes:
     return ax
 
 
-def place(ax: Axes, corner: tuple[float, float], size: tuple[float, float]) -> Axes:
-    """`ax` with its upper left corner `corner` (from the left, from the top) and its `size` in inches of the figure."""
-    width, height = ax.get_figure(root=True).get_size_inches()
+def place(figure: Figure, ax: Axes, corner: tuple[float, float], size: tuple[float, float]) -> Axes:
+    """`ax` with its upper left corner `corner` (from the left, from the top) and its `size` in inches of `figure`."""
+    width, height = figure.get_size_inches()
     ax.set_position((corner[0] / width, 1 - (corner[1] + size[1]) / height, size[0] / width, size[1] / height))
     return ax

@@ -43,8 +43,10 @@ def draw_curve(
         ax.axhline(level[1], color=CONTROL, linewidth=0.9, linestyle="--", label=level[0])
     if len(steps):
         ax.set_xlim(min(0, steps[0]), 1.02 * max(steps[-1], 1))
-    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    if any((np.abs(values[np.isfinite(values)]) >= 1000).any() for values, _ in series.values()):
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace("-", "\u2212")))
     ax.set_xlabel("step")
     ax.set_ylabel(unit)
     ax.set_title(title)

@@ -47,7 +47,7 @@ class Trained:
     @property
     def resumed(self) -> list[int]:
         """The steps at which the run was taken up again."""
-        return [int(step) for step in self.told.get("fixed", {}).get("resumed", [])]
+        return [int(step) for step in self.told.get("resumed", [])]
 
     @cached_property
     def run(self) -> Run:

@@ -85,7 +85,7 @@ def _carried(t: Trained, subject: str, verb: str) -> list[Part]:
     parts = [strong(f"{verb} a lattice of {_joined(found, 'and')}")] if found else []
     if absent:
         parts.append(
-            plain(f" and none of {_joined(absent, 'or')}")
+            plain(f", and none of {_joined(absent, 'or')}")
             if found
             else strong(f"{verb} no lattice of {_joined(absent, 'or')}")
         )
@@ -193,7 +193,7 @@ def _course(t: Trained) -> str:
         values = t.log(f"{subject}/signed/{t.periods[0]}")
         known = np.flatnonzero(np.isfinite(values))
         if len(known) > 1:
-            ends = [f"{number(values[k])} dB at step {t.steps[k]:,}" for k in known[[0, -1]]]
+            ends = [f"{number(float(values[k]))} dB at step {t.steps[k]:,}" for k in known[[0, -1]]]
             told.append(f"that {word} from {ends[0]} to {ends[1]}")
     return f"The signed contrast at {t.periods[0]} px went: {_joined(told, 'and')}." if told else ""
 
@@ -238,5 +238,5 @@ def _samples(t: Trained) -> bytes:
                 start = (side - detail) // 2
                 parts = shown[:4, :, start : start + detail, start : start + detail]
                 figures.draw_sheet(ax, parts, 2, title=f"{zoom} x")
-            figures.place(ax, (column * (HALF + 0.2), top), (size[1] / INCH, size[0] / INCH))
+            figures.place(figure, ax, (column * (HALF + 0.2), top), (size[1] / INCH, size[0] / INCH))
     return figures.svg(figure)

@@ -123,7 +123,7 @@ def _progress(t: Trained) -> tuple[bytes, int]:
     height, width = (zoom * length / INCH for length in figures.sheet_size(rows, columns, samples.shape[-2:]))
     figure, axes = figures.new_figure(6.6, height + 0.02)
     ax = figures.draw_sheet(axes[0, 0], shown.reshape(-1, *shown.shape[2:]), columns)
-    figures.place(ax, (0.85, 0.01), (width, height))
+    figures.place(figure, ax, (0.85, 0.01), (width, height))
     ax.set_yticks([(side + 2) * (row + 0.5) - 1 for row in range(rows)], [f"step {steps[m]:,}" for m in moments])
     ax.tick_params(length=0)
     return figures.svg(figure), rows

@@ -1,15 +1,20 @@
 """What a training run made: how good its samples are, all its numbers, the networks, the data, the command, how to go on."""
 
+import shlex
 from collections.abc import Mapping
+from dataclasses import fields
 from math import isnan, nan
 from typing import Any
 
+from gradlens.redesign.gan.card import plain_recipe
+from gradlens.redesign.gan.config import TrainConfig
 from gradlens.report.document import Block, Part, bullets, code, heading, listing, paragraph, strong, table
 from gradlens.report.run import KINDS, NBSP, Row, breakable, counted, number, probability, share, span
 from gradlens.report.trained import SUBJECTS, Trained
 
 MOST_SKIPPED = 12
 ROOM = 90  # characters of a name or a reason
+LINE = 84  # of a line of code
 
 
 def pages(t: Trained) -> tuple[list[Block], dict[str, bytes]]:
@@ -34,6 +39,8 @@ def shortened(text: str, room: int = ROOM) -> str:
 def measured(value: float) -> str:
     """A measure of quality, with at most four digits that matter and four after the point."""
     size = abs(value)
+    if size == 0:
+        return "0"
     return number(value, 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4)
 
 
@@ -44,13 +51,19 @@ def _between(row: Row) -> str:
 def _quality(t: Trained) -> list[Block]:
     title = heading("How good the samples are")
     if t.quality.empty:
-        return [title, paragraph("This run did not measure quality.")]
+        why = (
+            "It was interrupted before its end, where that is measured."
+            if t.partial
+            else "This run did not measure it."
+        )
+        return [title, paragraph(why)]
     rows = []
     for record in t.quality.to_dict(orient="records"):
         ours, control = record["sample"], record["control"]
         cells = [breakable(record["metric"], 30), measured(ours.value), _between(ours), probability(ours.p)]
         cells += ["–", "–"] if control is None else [measured(control.value), _between(control)]
-        rows.append([*cells, f"{ours.n:,}", "" if record["unit"] == "1" else record["unit"]])
+        n = f"{ours.n:,}" if control is None or control.n == ours.n else f"{ours.n:,} / {control.n:,}"
+        rows.append([*cells, n, "" if record["unit"] == "1" else record["unit"]])
     columns = {"measure": "left", "samples": "right", "95 % interval": "left", "p": "right"}
     columns |= {"control": "right", "95 % interval ": "left", "n": "right", "unit": "left"}
     return [
@@ -60,8 +73,9 @@ def _quality(t: Trained) -> list[Block]:
             strong("What they do not say. "),
             "FD and KID compare features of the network that is named, so no value here compares with a published FID, or with "
             "one at another n: FD falls as n grows, which is why the control has the same n. Neither sees a faint lattice, and a "
-            "generator with one may have the better FD. A share without copies does not prove that nothing was memorised: "
-            "features may miss a copy that was changed. No measure here tells alone how much of the data's variety is missing.",
+            "generator with one may have the better FD. Smooth samples are near to everything: nearest_neighbour above 0.5 is no "
+            "sign of copies by itself. Nor does a share without copies prove that nothing was memorised: features may miss a copy "
+            "that was changed. No measure here tells alone how much of the data's variety is missing.",
         ),
     ]
 
@@ -82,7 +96,8 @@ def _explained(t: Trained) -> str:
         [
             f"Samples of {t.label} against the real data and, as the control, other real images against the same data.",
             *told,
-            "In brackets the network whose features are compared and how many images entered. A dash: too few images.",
+            "In brackets the network whose features are compared and how many images entered; n: of samples / control. A dash: "
+            "too few images.",
         ]
     )
 
@@ -95,8 +110,8 @@ def _numbers(t: Trained) -> list[Block]:
         heading("The numbers"),
         paragraph(
             "A signed measure sees a pattern that repeats with its sign, as uneven overlap writes it; an envelope or phase "
-            "measure sees energy that is placed unevenly while its sign is random, as a strided layer leaves it in a gradient. "
-            "All of them are in ",
+            "measure sees energy that is placed unevenly while its sign is random, as a strided layer leaves it in a gradient; "
+            "of pictures it is that of their fine detail. All of them are in ",
             code("table.csv"),
             " beside this report.",
             sticky=True,
@@ -224,7 +239,7 @@ def _run(t: Trained) -> list[Block]:
     resumed = f" It was resumed after step {', '.join(f'{s:,}' for s in t.resumed)}." if t.resumed else ""
     return [
         heading("The run", 2),
-        listing(manifest["command"]),
+        listing(_wrapped(manifest["command"])),
         paragraph(
             f"{told['steps']:,} steps, {told['images']:,} images, {_speed(told)} images/s on {told['device']}, "
             f"{_processes(told['processes'])}, {told['precision']}.{resumed} {versions}, "
@@ -244,7 +259,7 @@ def _on(t: Trained) -> list[Block]:
         paragraph("More training, and samples; DIR is this run's folder:", sticky=True),
         listing("gradlens train --out DIR --resume\ngradlens sample DIR -n 64"),
         paragraph(
-            "The generator; README.md there has it in plain torch too. In the folder ",
+            "The generator alone, in the folder ",
             code(f"DIR/checkpoints/step-{t.told['steps']:08}"),
             ":",
             sticky=True,
@@ -254,10 +269,16 @@ def _on(t: Trained) -> list[Block]:
 
 
 def _recipe(t: Trained) -> list[str]:
-    """The generator with torch, safetensors and the module that defines it."""
-    told = t.told["generator"]
-    module, _, name = str(told["builder"]).partition(":")
-    arguments = ", ".join(f"{key}={value!r}" for key, value in (told.get("arguments") or {}).items())
+    """The generator with torch and safetensors alone where its layers are torch's own, else with what builds it."""
+    known = {field.name for field in fields(TrainConfig)}
+    told: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in t.told["config"].items() if k in known
+    }
+    config, generator = TrainConfig(**told), t.told["generator"]
+    if lines := plain_recipe(config):
+        return lines
+    module, _, name = str(generator["builder"]).partition(":")
+    arguments = ", ".join(f"{key}={value!r}" for key, value in (generator.get("arguments") or {}).items())
     return [
         "import torch",
         "from safetensors.torch import load_file",
@@ -265,8 +286,18 @@ def _recipe(t: Trained) -> list[str]:
         "",
         f"generator = {name}({arguments}).eval()",
         'generator.load_state_dict(load_file("generator.safetensors"))',
-        f"images = (generator(torch.randn(16, {t.told['config'].get('latent', '...')})) + 1) / 2",
+        f"images = (generator(torch.randn(16, {config.latent})) + 1) / 2",
     ]
+
+
+def _wrapped(command: str) -> str:
+    """A command on lines that a shell reads as one."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        if lines[-1] and len(lines[-1]) + len(word) > LINE:
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return " \\\n".join(lines)
 
 
 def _flag(value: Any) -> str:

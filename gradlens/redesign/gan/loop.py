@@ -6,11 +6,10 @@ on to the weights of one that was not interrupted, bit for bit on a CPU.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import fields
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,6 +23,45 @@ from gradlens.redesign.gan.run import Callback, Run, kept
 from gradlens.results import Results
 
 REFUSALS = ("ValueError", "OSError", "DivergedError")  # whose words are for the user
+
+
+@dataclass
+class Job:
+    """What every process does; called with the Fabric of its process."""
+
+    config: TrainConfig
+    data: dataset.Data
+    held_out: Tensor | None
+    callback: Callback | None
+    folder: Path | None
+    state: Mapping[str, Tensor] | None
+    results: Path | None = None  # a folder to leave them in, for a process that is not this one
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _hush()  # in a process of its own, before Fabric speaks there
+
+    def __call__(self, fabric: Any) -> list[Results]:
+        """The results, in the process that leads, unless they go to a folder."""
+        cuda = [fabric.device] if fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), stoppable() as stopped:
+            torch.random.default_generator.manual_seed(self.config.seed)
+            run = Run(fabric, self.config, self.data, self.held_out, self.folder)
+            if self.state is not None:
+                run.restore(self.state)
+            try:
+                finished = run.go(self.callback, stopped)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise ValueError(run.too_large()) from error
+            if not fabric.is_global_zero:
+                return []
+            made = outcome(run.ended(finished=finished))
+            if self.results is None:
+                return [made]
+            made.write(self.results)
+            return []
 
 
 def train(
@@ -69,15 +107,7 @@ def train(
     if config.batch_size % fabric.world_size:
         raise ValueError(f"--batch-size: must be a multiple of {fabric.world_size} devices, got {config.batch_size}")
     held_out = _decoded(config.held_out, config, None).images if config.held_out and config.rated else None
-    job = partial(
-        _work,
-        config=config,
-        data=data,
-        callback=callback,
-        folder=folder,
-        state=began and began.state,
-        held_out=held_out,
-    )
+    job = Job(config, data, held_out, callback, folder, None if began is None else began.state)
     return _launched(fabric, job, folder)
 
 
@@ -139,8 +169,7 @@ def _fabric(config: TrainConfig) -> Any:
         from lightning_fabric import Fabric
     except ImportError as error:
         raise ValueError("gradlens train needs Lightning Fabric: pip install 'gradlens[train]'") from error
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)  # it tells which accelerators it sees
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    _hush()
     devices = "auto" if config.devices == "auto" else int(config.devices)
     try:
         alone = Fabric(accelerator=config.accelerator, devices=devices)
@@ -154,13 +183,16 @@ def _fabric(config: TrainConfig) -> Any:
         ) from error
 
 
-def _launched(fabric: Any, job: Callable[[Any], Results | None], folder: Path | None) -> Results:
+def _launched(fabric: Any, job: Job, folder: Path | None) -> Results:
     """What the leading process gives; a refusal of one process, or its death, ends all of them and is one sentence."""
     from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-    with stoppable() if fabric.world_size > 1 else nullcontext():  # the processes are asked to stop themselves
+    if fabric.world_size == 1:
+        return fabric.launch(job)[0]
+    with stoppable(), TemporaryDirectory() as results:  # the processes are asked to stop themselves
         try:
-            results = fabric.launch(job)
+            fabric.launch(replace(job, results=Path(results)))
+            return Results.read(Path(results))
         except ProcessExitedException as error:
             reason = error.signal_name or f"exit code {error.exit_code}"
             raise ValueError(
@@ -174,31 +206,9 @@ def _launched(fabric: Any, job: Callable[[Any], Results | None], folder: Path | 
                 f"process {error.error_index} of {fabric.world_size} failed ({name}: {said}), the others were stopped; "
                 f"{kept(folder)}"
             ) from error
-    assert results is not None
-    return results
 
 
-def _work(
-    fabric: Any,
-    *,
-    config: TrainConfig,
-    data: dataset.Data,
-    callback: Callback | None,
-    folder: Path | None,
-    state: Mapping[str, Tensor] | None,
-    held_out: Tensor | None,
-) -> Results | None:
-    """One process: the whole run; what came of it, in the one that leads."""
-    cuda = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), stoppable() as stopped:
-        torch.random.default_generator.manual_seed(config.seed)
-        run = Run(fabric, config, data, held_out, folder)
-        if state is not None:
-            run.restore(state)
-        try:
-            finished = run.go(callback, stopped)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise ValueError(run.too_large()) from error
-        return outcome(run.ended(finished=finished)) if fabric.is_global_zero else None
+def _hush() -> None:
+    """Let Fabric not tell of every process it starts."""
+    for name in ("lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -4,10 +4,27 @@ On a GPU torch has it (`nn.SyncBatchNorm`); on a CPU it has not, and this is tha
 differentiable.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Summed(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        torch.distributed.all_reduce(total)
+        return total
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -23,10 +40,10 @@ class SyncedBatchNorm(_BatchNorm):
         axes = [0, *range(2, input.ndim)]
         x = input.float()
         sums = torch.stack([x.sum(axes), x.square().sum(axes), x.new_full((x.shape[1],), x.numel() / x.shape[1])])
-        total, squares, count = all_reduce(sums)  # differentiable
+        total, squares, count = Summed.apply(sums)
         mean = total / count
         variance = (squares / count - mean.square()).clamp(min=0)
-        self._remember(mean.detach(), variance.detach(), float(count[0]))
+        self._remember(mean.detach(), variance.detach(), float(count[0].detach()))
         shape = (1, -1, *[1] * (input.ndim - 2))
         y = (x - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
         if self.affine:

@@ -66,6 +66,7 @@ class Run:
         self.fabric, self.config, self.data, self.held_out, self.folder = fabric, config, data, held_out, folder
         self.device: torch.device = fabric.device
         generator, discriminator, self.told = build(config)
+        settle(generator, self._normal("settle", 0, SHOWN))
         averaged = deepcopy(generator).requires_grad_(False)
         networks = [_placed(n, self.device) for n in (generator, discriminator, averaged)]
         if fabric.world_size > 1:
@@ -165,6 +166,8 @@ class Run:
         config = self.config
         self.pair.generator.train()
         self.pair.discriminator.train()
+        if not self.log:
+            self._look(torch.full((2,), float("nan")), callback)
         self.clock, self.clocked = time.perf_counter(), self.step
         while self.step < config.steps:
             losses = self.take(self.draws(self.step))
@@ -220,7 +223,8 @@ class Run:
             return
         self._read(callback)
         now = time.perf_counter()
-        speed = (self.step - self.clocked) * self._images_a_step() / max(now - self.clock, 1e-9)
+        done = (self.step - self.clocked) * self._images_a_step()
+        speed = done / max(now - self.clock, 1e-9) if done else float("nan")
         self.trained += now - self.clock
         seen = look(self.pair.averaged, self.pair.discriminator, self.latents, self.config.measured)
         told: dict[str, Tensor | float] = dict(zip(LOSS_NAMES, losses.clone(), strict=True))
@@ -319,10 +323,11 @@ class Run:
         ):
             network.load_state_dict(_below(state, f"{name}/"))
         for name, optimiser in (("generator", pair.optimiser_g), ("discriminator", pair.optimiser_d)):
+            parameters = [p for group in optimiser.param_groups for p in group["params"]]
             slots: dict[int, dict[str, Tensor]] = {}
             for key, value in _below(state, f"optimiser/{name}/").items():
                 number, _, slot = key.partition("/")
-                slots.setdefault(int(number), {})[slot] = value
+                slots.setdefault(int(number), {})[slot] = _laid_out(value, parameters[int(number)])
             optimiser.load_state_dict(optimiser.state_dict() | {"state": slots})
         torch.set_rng_state(state["rng/cpu"])
         if "rng/cuda" in state and self.device.type == "cuda":
@@ -358,10 +363,28 @@ class Run:
         )  # fmt: skip
 
 
+@torch.no_grad()
+def settle(network: nn.Module, latents: Tensor) -> None:
+    """Set the running statistics of batch norms to those of one batch: what an untrained network is in eval mode is then what trains."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()
+    network(latents)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:
     """On its device, maps channels-last: a parameter of four axes in that order too."""
     network = network.to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """A slot of an optimiser in the memory order of its parameter: a fused step goes through both as they lie."""
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

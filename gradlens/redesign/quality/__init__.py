@@ -4,8 +4,8 @@
 classifier; their values hold for that backbone, and FD, which falls as n grows, for that n: so both stand in the name.
 """
 
+from gradlens.redesign.quality.backbone import features
 from gradlens.redesign.quality.distances import Distance, frechet_distance, kernel_distance
-from gradlens.redesign.quality.features import features
 from gradlens.redesign.quality.neighbours import (
     Nearest,
     Share,
@@ -14,7 +14,7 @@ from gradlens.redesign.quality.neighbours import (
     nearest_neighbour,
     training_share,
 )
-from gradlens.redesign.quality.rating import Rating, radial_distance, rate, rating
+from gradlens.redesign.quality.table import Rating, radial_distance, rate, rating
 
 __all__ = [
     "Distance",

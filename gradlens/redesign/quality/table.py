@@ -11,27 +11,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradlens import models
+from gradlens.redesign.quality.backbone import check_images, features, in_unit, name_of
 from gradlens.redesign.quality.distances import Distance, frechet_distance, kernel_distance
-from gradlens.redesign.quality.features import check_images, features, in_unit, name_of
 from gradlens.redesign.quality.neighbours import Share, copied_share, nearest, nearest_neighbour, training_share
 from gradlens.results import COLUMNS
 from gradlens.spectra import normalised_power, radial_profile, spectrum_distance_test
 
 SUBSETS = 10
 SPECTRUM_SIDE = 64  # px, of the Welch windows
+SPECTRUM_PIXELS = 2**24  # of a set; 256 images of 256 px take 10 s
 AT_ONCE = 64  # images whose spectra are in memory
 
 
 class Rating(NamedTuple):
-    """The `table`, and of each sample the nearest of the real images, nearest pairs first.
+    """The `table`, and of each sample the nearest of the real images; those that look most like copies come first.
 
-    `sample` `[N]` and `real` `[N]` are indices into the images as they were given, `distance` `[N]` in feature space.
+    `sample` `[N]` and `real` `[N]` are indices into the images as they were given; `distance` `[N]` in feature space and its
+    `ratio` `[N]` to the second nearest's, ascending, are those of `nearest`.
     """
 
     table: pd.DataFrame
     sample: Tensor
     real: Tensor
     distance: Tensor
+    ratio: Tensor
 
 
 def rate(
@@ -76,10 +79,12 @@ def rating(
     - `nearest_neighbour[backbone, m]`, `copied_share[backbone, m]`: samples near to the m images of the reference, against the
       control; of the control itself one half against the other, NaN for fewer than 2;
     - `training_share[backbone, m]`: with `held_out` alone, m images each of trained on and not;
-    - `radial_distance`, `spectrum_distance`: in dB, with p, and as `..._test` what chance alone reaches.
+    - `radial_distance`, `spectrum_distance`: in dB, with p, and as `..._test` what chance alone reaches; of n images, or as many
+      as have 2^24 pixels.
 
-    Without `held_out` the shares see copies of the reference only, which is half of `real`; the pairs are over all of it.
-    Every image is looked at: the bundled backbone takes about 6 ms for each on one core of a CPU.
+    Without `held_out` the shares see copies of the reference only, which is half of `real`; the pairs are over all of it. An FD
+    below the control's is a sign of copies, too. Every image is looked at: the bundled backbone takes about 6 ms for each on
+    one core of a CPU.
 
     Args:
         samples: `[N C H W]` in [0, 1], or uint8.
@@ -112,6 +117,8 @@ def rating(
     else:
         reference, control = theirs, _seen(held_out, cache=cache, **options)
     n = min(len(s.order) for s in (ours, reference, control))
+    fine = min(n, max(SPECTRUM_PIXELS // (samples.shape[2] * samples.shape[3]), 1))
+    spectra = _spectra(reference.images[:fine])
     tables = []
     for subject, rated, compared, others in (
         ("sample", ours, ours, control),
@@ -120,13 +127,19 @@ def rating(
         parts = [
             _distance_table(name, rated.features[:n], reference.features[:n], seed),
             _share_table(name, compared.features, reference.features, others.features, seed, held_out is not None),
-            _spectrum_table(rated.images[:n], reference.images[:n]),
+            _spectrum_table(_spectra(rated.images[:fine]), spectra),
         ]
         tables.append(pd.concat(parts).assign(subject=subject))
     table = pd.concat(tables, ignore_index=True).assign(model=label, layer="", image="", kind="", period=float("nan"))
-    number, distance = nearest(ours.features, theirs.features)
-    first = distance.argsort(stable=True)
-    return Rating(table.reindex(columns=list(COLUMNS)), ours.order[first], theirs.order[number[first]], distance[first])
+    pairs = nearest(ours.features, theirs.features)
+    first = pairs.ratio.argsort(stable=True)
+    return Rating(
+        table.reindex(columns=list(COLUMNS)),
+        ours.order[first],
+        theirs.order[pairs.number[first]],
+        pairs.distance[first],
+        pairs.ratio[first],
+    )
 
 
 class _Seen(NamedTuple):
@@ -227,11 +240,11 @@ def _share_table(
     name: str, ours: Tensor, training: Tensor, held_out: Tensor, seed: int, untouched: bool
 ) -> pd.DataFrame:
     """How near `ours` are to the training images, against held-out ones, which training left `untouched` or not."""
-    n, m, known = len(ours), len(training), len(ours) > 0 and len(held_out) > 0
+    n, m, known = len(ours), len(training), min(len(ours), len(held_out), len(training) - 1) > 0
     unknown = Share(*[float("nan")] * 4)
-    distances = [nearest(x, training).distance for x in (ours, held_out)] if known else []
+    ratios = [nearest(x, training).ratio for x in (ours, held_out)] if known else []
     found = {
-        f"{measure.__name__}[{name}, {m}]": measure(*distances) if known else unknown
+        f"{measure.__name__}[{name}, {m}]": measure(*ratios) if known else unknown
         for measure in (nearest_neighbour, copied_share)
     }
     if untouched:
@@ -241,9 +254,8 @@ def _share_table(
     return pd.DataFrame([_row(metric, *share, n) for metric, share in found.items()])
 
 
-def _spectrum_table(images: Tensor, real: Tensor) -> pd.DataFrame:
+def _spectrum_table(ours: _Spectra, theirs: _Spectra) -> pd.DataFrame:
     """Distances of mean spectra with their p, and what chance reaches."""
-    ours, theirs = _spectra(images), _spectra(real)
     rows, nowhere = [], float("nan")
     for metric, x, y in (
         ("radial_distance", ours.radial, theirs.radial),
