@@ -74,8 +74,8 @@ def _quality(t: Trained) -> list[Block]:
             "FD and KID compare features of the network that is named, so no value here compares with a published FID, or with "
             "one at another n: FD falls as n grows, which is why the control has the same n. Neither sees a faint lattice, and a "
             "generator with one may have the better FD. Smooth samples are near to everything: nearest_neighbour above 0.5 is no "
-            "sign of copies by itself. Nor does a share without copies prove that nothing was memorised: features may miss a copy "
-            "that was changed. No measure here tells alone how much of the data's variety is missing.",
+            "sign of copies by itself. Nor does a share without copies prove that nothing was memorised: features may miss a "
+            "copy that was changed. No measure here tells alone how much of the data's variety is missing.",
         ),
     ]
 
