@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradlens.console import out_of_memory, plain, stoppable
 from gradlens.redesign.gan import checkpoint, dataset
-from gradlens.redesign.gan.config import MAY_CHANGE, TrainConfig, check
+from gradlens.redesign.gan.config import MAY_CHANGE, TrainConfig, check, stored
 from gradlens.redesign.gan.outcome import outcome
 from gradlens.redesign.gan.run import Callback, Run, kept
 from gradlens.results import Results
@@ -111,7 +111,7 @@ def train(
     return _launched(fabric, job, folder)
 
 
-def agreed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
+def agreed(config: TrainConfig, told: Mapping[str, Any]) -> TrainConfig:
     """The configuration of a run that is resumed: the stored one, but for what may change.
 
     Raises:
@@ -119,26 +119,19 @@ def agreed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
     """
     default, given = plain(TrainConfig()), plain(config)
     for name, value in given.items():
-        if name not in stored or name in MAY_CHANGE or value == default[name]:
+        if name not in told or name in MAY_CHANGE or value == default[name]:
             continue
-        if value != stored[name]:
+        if value != told[name]:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(
-                f"{flag}: the run began with {stored[name]!r}, got {value!r}; leave it out to resume, or begin anew"
+                f"{flag}: the run began with {told[name]!r}, got {value!r}; leave it out to resume, or begin anew"
             )
     kept = {
         f.name: getattr(config, f.name)
         for f in fields(TrainConfig)
         if f.name in MAY_CHANGE and given[f.name] != default[f.name]
     }
-    return TrainConfig(**(_restored(stored) | kept))
-
-
-def _restored(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields as the dataclass holds them, from JSON."""
-    known = {f.name for f in fields(TrainConfig)}
-    made = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
-    return made | {"data": tuple(map(Path, stored["data"])), "held_out": tuple(map(Path, stored["held_out"]))}
+    return replace(stored(told), **kept)
 
 
 def _decoded(sources: Sequence[Path], config: TrainConfig, images: Tensor | None) -> dataset.Data:

@@ -365,7 +365,7 @@ class Run:
 
 @torch.no_grad()
 def settle(network: nn.Module, latents: Tensor) -> None:
-    """Set the running statistics of batch norms to those of one batch: what an untrained network is in eval mode is then what trains."""
+    """Set the running statistics of batch norms to those of one batch: in eval mode an untrained network is then what trains."""
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
