@@ -169,8 +169,9 @@ def check(config: TrainConfig) -> None:
 def stored(told: Mapping[str, Any]) -> TrainConfig:
     """The configuration that a manifest or checkpoint holds as JSON."""
     known = {f.name for f in fields(TrainConfig)}
-    made = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k in known}
-    return TrainConfig(**(made | {name: tuple(map(Path, told[name])) for name in ("data", "held_out")}))
+    made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k in known}
+    made |= {name: tuple(map(Path, told[name])) for name in ("data", "held_out")}
+    return TrainConfig(**made)
 
 
 def _flag(name: str) -> str:
