@@ -39,8 +39,8 @@ def look(generator: nn.Module, discriminator: nn.Module, latents: Tensor, period
 def settle(network: nn.Module, latents: Tensor) -> None:
     """Set the running statistics of a generator's batch norms to those of `latents` `[N L]`.
 
-    Running ones are of other weights: they lag behind a network that trains, and know nothing of an untrained or averaged one. The
-    constant that they leave comes out of an uneven kernel as a lattice which no image of the training had.
+    Running ones are of other weights: they lag behind a network that trains, and know nothing of an untrained or averaged one.
+    The constant that they leave comes out of an uneven kernel as a lattice which no image of the training had.
 
     Source: Brock, Donahue, Simonyan 2019, "standing statistics".
     """

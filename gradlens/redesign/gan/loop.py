@@ -71,6 +71,7 @@ def train(
     folder: Path | None = None,
     resume: bool = False,
     images: Tensor | None = None,
+    held_out: Tensor | None = None,
 ) -> Results:
     """Train a generator and a discriminator; what came of it, as every run of gradlens leaves it.
 
@@ -79,7 +80,7 @@ def train(
         callback: told of each measurement, in the process that leads; picklable where there are several processes.
         folder: checkpoints go into it; None: none are kept.
         resume: go on from the newest checkpoint in `folder`. Fields at their defaults are then those of the checkpoint.
-        images: `[N C R R]` uint8 instead of `config.data`.
+        images, held_out: `[N C R R]` uint8 instead of `config.data` and `config.held_out`.
 
     Returns:
         Table (lattices of samples, of the discriminator's gradient and of real images; ratings), arrays (samples, the log,
@@ -106,7 +107,8 @@ def train(
     fabric = _fabric(config)
     if config.batch_size % fabric.world_size:
         raise ValueError(f"--batch-size: must be a multiple of {fabric.world_size} devices, got {config.batch_size}")
-    held_out = _decoded(config.held_out, config, None).images if config.held_out and config.rated else None
+    if held_out is None and config.held_out and config.rated:
+        held_out = _decoded(config.held_out, config, None).images
     job = Job(config, data, held_out, callback, folder, None if began is None else began.state)
     return _launched(fabric, job, folder)
 

@@ -355,6 +355,7 @@ class Run:
 
     def ended(self, *, finished: bool) -> Ended:
         """The run at its end."""
+        settle(self.pair.averaged, self.settling)
         facts = {
             "device": str(self.device.type), "processes": self.fabric.world_size,
             "precision": "float32" if self.dtype is None else "bfloat16", "compiled": self._fast(), "graph": self._graphed(),
