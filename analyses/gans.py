@@ -5,6 +5,7 @@ On a machine without a GPU runs are shortened; the manifest says so. Figures of 
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,13 @@ LONG = replace(
     save_every=5000,
     rated=2000,
 )
+GENERATORS: dict[str, dict[str, Any]] = {  # of the article, and the neutral one
+    "deconvolution in the last two layers": {"upsampler": ("resize", "deconv:5", "deconv:5")},
+    "deconvolution in the last layer": {"upsampler": ("resize", "resize", "deconv:5")},
+    "resize-convolution in all layers": {"upsampler": ("resize",)},
+    "neutral": {"generator": "neutral"},
+}
+FIRST = {"stride 2 in the first layer": None, "stride 1 in the first layer": "stride1:5"}
 DATA = {
     32: ("data/cifar10/train.zip", "data/cifar10/test.zip"),
     64: ("data/tiny_imagenet/train.zip", "data/tiny_imagenet/val.zip"),
