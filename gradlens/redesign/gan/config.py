@@ -1,15 +1,18 @@
 """What a GAN is trained from and how: one frozen dataclass, for Python and for the command line. Nothing here loads torch."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 Precision = Literal["auto", "float32", "bfloat16"]
 LossName = Literal["non-saturating", "hinge", "wasserstein-gp", "relativistic"]
 MAY_CHANGE = (
+    "data",  # where the same pictures lie
+    "held_out",
     "steps",
     "devices",
     "accelerator",
@@ -163,6 +166,13 @@ def check(config: TrainConfig) -> None:
         raise ValueError(
             f"--norm: {config.loss} penalises each image alone, which batch norm mixes; use spectral or none"
         )
+
+
+def restored(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields as the dataclass holds them, from JSON."""
+    known = {f.name for f in fields(TrainConfig)}
+    made = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
+    return made | {name: tuple(map(Path, stored[name])) for name in ("data", "held_out")}
 
 
 def _flag(name: str) -> str:
