@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from gradlens.console import Interrupted, application, carry_out, command_line, run, say
-from gradlens.redesign.gan.config import TrainConfig, check
+from gradlens.redesign.gan.config import TrainConfig, check, stored
 from gradlens.results import Results, check_free, run_folder, write_whole
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def train_model(config: Config) -> Path:
     except BaseException:
         _put_back(target, before)
         raise
-    write_run(results, config, target)
+    write_run(results, target)
     if results.manifest["partial"]:
         raise Interrupted(target)
     if before is not None:
@@ -131,13 +131,13 @@ def _put_back(target: Path, before: Path | None) -> None:
         before.rename(target)
 
 
-def write_run(results: Results, config: Config, folder: Path) -> None:
+def write_run(results: Results, folder: Path) -> None:
     """Write table, arrays, manifest, log and report beside the checkpoints; each file appears whole."""
     import tempfile
 
     from gradlens.report import write_report
 
-    told = dict(results.manifest) | {"command": command(config)}
+    told = dict(results.manifest) | {"command": command(stored(results.manifest["training"]["config"]))}
     with tempfile.TemporaryDirectory(prefix=".results-", dir=folder) as work:
         Results(results.table, results.arrays, told).write(Path(work))
         for path in Path(work).iterdir():
@@ -233,10 +233,14 @@ def write_grids(samples: Any, folder: Path, name: str) -> None:
     write_whole(folder / f"{name}-x{zoom}.png", png(sheet.repeat(zoom, 1).repeat(zoom, 2)))
 
 
-def command(config: Config) -> str:
+def command(config: TrainConfig) -> str:
     """The command line that trains the same: flags that are not at their defaults, without where to write."""
-    plain = replace(config, resume=False)
-    return command_line(["gradlens", "train"], plain, "data")
+    told = {f.name: getattr(config, f.name) for f in fields(TrainConfig)}
+    words = ["gradlens", "train"]
+    if not config.data:  # the sample photographs, by what --demo fills in
+        words.append("--demo")
+        told = {k: v for k, v in told.items() if DEMO.get(k) != v}
+    return command_line(words, Config(**told), "data")
 
 
 def finish(folder: Path, *, as_json: bool) -> None:

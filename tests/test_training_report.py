@@ -231,12 +231,14 @@ def test_a_panel_shows_samples_gradient_and_real_images(results: Results) -> Non
     _, axes = figures.new_figure(2, 2)
     axes[0, 0].set_axis_off()
     ax = _draw_lattice(Trained(results), axes[0, 0], 2, "signed")
-    lines = dict(zip(ax.get_legend_handles_labels()[1], ax.get_legend_handles_labels()[0], strict=True))
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines if not str(line.get_label()).startswith("_")}
     assert ax.axison
     assert list(lines) == ["samples", "discriminator's input gradient", "real images"]
-    for word, subject in (("samples", "sample"), ("discriminator's input gradient", "gradient")):
-        np.testing.assert_array_equal(lines[word].get_ydata(), results.arrays[f"log/{subject}/signed/2"].astype(float))
-    assert lines["real images"].get_ydata()[0] == float(results.arrays["real/signed/2"])
+    np.testing.assert_array_equal(lines["samples"], results.arrays["log/sample/signed/2"].astype(float))
+    np.testing.assert_array_equal(
+        lines["discriminator's input gradient"], results.arrays["log/gradient/signed/2"].astype(float)
+    )
+    np.testing.assert_array_equal(lines["real images"], float(results.arrays["real/signed/2"]))
 
 
 def unmeasured(results: Results) -> Results:

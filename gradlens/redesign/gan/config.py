@@ -1,9 +1,10 @@
 """What a GAN is trained from and how: one frozen dataclass, for Python and for the command line. Nothing here loads torch."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -163,6 +164,14 @@ def check(config: TrainConfig) -> None:
         raise ValueError(
             f"--norm: {config.loss} penalises each image alone, which batch norm mixes; use spectral or none"
         )
+
+
+def stored(told: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that a manifest or checkpoint holds as JSON."""
+    known = {f.name for f in fields(TrainConfig)}
+    made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k in known}
+    made |= {name: tuple(map(Path, told[name])) for name in ("data", "held_out")}
+    return TrainConfig(**made)
 
 
 def _flag(name: str) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradlens.console import out_of_memory, plain, stoppable
 from gradlens.redesign.gan import checkpoint, dataset
-from gradlens.redesign.gan.config import MAY_CHANGE, TrainConfig, check
+from gradlens.redesign.gan.config import MAY_CHANGE, TrainConfig, check, stored
 from gradlens.redesign.gan.outcome import outcome
 from gradlens.redesign.gan.run import Callback, Run, kept
 from gradlens.results import Results
@@ -71,6 +71,7 @@ def train(
     folder: Path | None = None,
     resume: bool = False,
     images: Tensor | None = None,
+    held_out: Tensor | None = None,
 ) -> Results:
     """Train a generator and a discriminator; what came of it, as every run of gradlens leaves it.
 
@@ -79,7 +80,7 @@ def train(
         callback: told of each measurement, in the process that leads; picklable where there are several processes.
         folder: checkpoints go into it; None: none are kept.
         resume: go on from the newest checkpoint in `folder`. Fields at their defaults are then those of the checkpoint.
-        images: `[N C R R]` uint8 instead of `config.data`.
+        images, held_out: `[N C R R]` uint8 instead of `config.data` and `config.held_out`.
 
     Returns:
         Table (lattices of samples, of the discriminator's gradient and of real images; ratings), arrays (samples, the log,
@@ -106,12 +107,13 @@ def train(
     fabric = _fabric(config)
     if config.batch_size % fabric.world_size:
         raise ValueError(f"--batch-size: must be a multiple of {fabric.world_size} devices, got {config.batch_size}")
-    held_out = _decoded(config.held_out, config, None).images if config.held_out and config.rated else None
+    if held_out is None and config.held_out and config.rated:
+        held_out = _decoded(config.held_out, config, None).images
     job = Job(config, data, held_out, callback, folder, None if began is None else began.state)
     return _launched(fabric, job, folder)
 
 
-def agreed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
+def agreed(config: TrainConfig, told: Mapping[str, Any]) -> TrainConfig:
     """The configuration of a run that is resumed: the stored one, but for what may change.
 
     Raises:
@@ -119,26 +121,19 @@ def agreed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
     """
     default, given = plain(TrainConfig()), plain(config)
     for name, value in given.items():
-        if name not in stored or name in MAY_CHANGE or value == default[name]:
+        if name not in told or name in MAY_CHANGE or value == default[name]:
             continue
-        if value != stored[name]:
+        if value != told[name]:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(
-                f"{flag}: the run began with {stored[name]!r}, got {value!r}; leave it out to resume, or begin anew"
+                f"{flag}: the run began with {told[name]!r}, got {value!r}; leave it out to resume, or begin anew"
             )
     kept = {
         f.name: getattr(config, f.name)
         for f in fields(TrainConfig)
         if f.name in MAY_CHANGE and given[f.name] != default[f.name]
     }
-    return TrainConfig(**(_restored(stored) | kept))
-
-
-def _restored(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields as the dataclass holds them, from JSON."""
-    known = {f.name for f in fields(TrainConfig)}
-    made = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
-    return made | {"data": tuple(map(Path, stored["data"])), "held_out": tuple(map(Path, stored["held_out"]))}
+    return replace(stored(told), **kept)
 
 
 def _decoded(sources: Sequence[Path], config: TrainConfig, images: Tensor | None) -> dataset.Data:

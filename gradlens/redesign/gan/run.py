@@ -18,13 +18,14 @@ from gradlens.redesign.gan.augmentation import draw
 from gradlens.redesign.gan.build import build, described
 from gradlens.redesign.gan.card import model_card
 from gradlens.redesign.gan.config import TrainConfig
-from gradlens.redesign.gan.instruments import look
+from gradlens.redesign.gan.instruments import look, settle
 from gradlens.redesign.gan.normalisation import synchronised
 from gradlens.redesign.gan.outcome import Ended
 from gradlens.redesign.gan.step import Captured, Pair, take_step
 from gradlens.redesign.losses import LOSSES
 
 SHOWN = 64  # latents that are looked at
+SETTLING = 256  # latents that norms of the average take their statistics from
 STRIP = 8  # of them that are kept as training went on
 LOSS_NAMES = ("loss_discriminator", "loss_generator")
 
@@ -66,7 +67,6 @@ class Run:
         self.fabric, self.config, self.data, self.held_out, self.folder = fabric, config, data, held_out, folder
         self.device: torch.device = fabric.device
         generator, discriminator, self.told = build(config)
-        settle(generator, self._normal("settle", 0, SHOWN))
         averaged = deepcopy(generator).requires_grad_(False)
         networks = [_placed(n, self.device) for n in (generator, discriminator, averaged)]
         if fabric.world_size > 1:
@@ -85,6 +85,7 @@ class Run:
         )
         self.take = self._taker()
         self.latents = self._normal("shown", 0, SHOWN).to(self.device)
+        self.settling = self._normal("settling", 0, SETTLING).to(self.device)
         self.step = 0
         self.resumed: list[int] = []
         self.log: list[dict[str, float]] = []
@@ -226,6 +227,7 @@ class Run:
         done = (self.step - self.clocked) * self._images_a_step()
         speed = done / max(now - self.clock, 1e-9) if done else float("nan")
         self.trained += now - self.clock
+        settle(self.pair.averaged, self.settling)
         seen = look(self.pair.averaged, self.pair.discriminator, self.latents, self.config.measured)
         told: dict[str, Tensor | float] = dict(zip(LOSS_NAMES, losses.clone(), strict=True))
         self.waiting = (self.step, told | {"images_per_second": speed} | seen.contrasts, seen.samples)
@@ -282,6 +284,7 @@ class Run:
     def _save(self) -> None:
         if self.folder is None or not self.fabric.is_global_zero:
             return
+        settle(self.pair.averaged, self.settling)
         origin = f"gradlens train, {self.config.label}, step {self.step}, seed {self.config.seed}"
         networks = {
             role: (network.state_dict(), described(role, self.told[role], self.config, origin))
@@ -352,6 +355,7 @@ class Run:
 
     def ended(self, *, finished: bool) -> Ended:
         """The run at its end."""
+        settle(self.pair.averaged, self.settling)
         facts = {
             "device": str(self.device.type), "processes": self.fabric.world_size,
             "precision": "float32" if self.dtype is None else "bfloat16", "compiled": self._fast(), "graph": self._graphed(),
@@ -361,19 +365,6 @@ class Run:
             self.config, self.data, self.held_out, self.pair.averaged, self.pair.discriminator, self.told, self.logged(),
             self.strip, self.latents, self.step, finished, facts,
         )  # fmt: skip
-
-
-@torch.no_grad()
-def settle(network: nn.Module, latents: Tensor) -> None:
-    """Set the running statistics of batch norms to those of one batch: what an untrained network is in eval mode is then what trains."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    network.train()
-    network(latents)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:
