@@ -1,6 +1,6 @@
 """What the analyses of GANs share: the data of the assets, one small setting for all, and the cells they have in common.
 
-On a machine without a GPU runs are shortened; the manifest says so. Figures of one setting compare with each other, not with papers.
+On a machine without a GPU runs are shortened; the manifest says so. Figures compare within a setting, not with papers.
 """
 
 from dataclasses import replace
