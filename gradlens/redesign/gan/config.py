@@ -108,10 +108,10 @@ class TrainConfig:
     @property
     def label(self) -> str:
         """The run's name in tables, such as `resize/stride1`."""
-        made = "-".join(dict.fromkeys(self.upsampler)) if self.generator in ("staged", "residual") else self.generator
+        made = "-".join(self.upsampler) if self.generator in ("staged", "residual") else self.generator
         if self.discriminator != "staged":
             return f"{made}/{self.discriminator}"
-        shrunk = "-".join(dict.fromkeys(self.downsampler))
+        shrunk = "-".join(self.downsampler)
         return f"{made}/{shrunk}" if self.first is None else f"{made}/{self.first}+{shrunk}"
 
     @property
