@@ -11,6 +11,8 @@ from cyclopts import Parameter
 Precision = Literal["auto", "float32", "bfloat16"]
 LossName = Literal["non-saturating", "hinge", "wasserstein-gp", "relativistic"]
 MAY_CHANGE = (
+    "data",  # where the same pictures lie
+    "held_out",
     "steps",
     "devices",
     "accelerator",
