@@ -38,6 +38,7 @@ SUBMODULES = (
     "report",
     "results",
     "rules",
+    "samples",
     "spectra",
     "training",
     "upsampling",

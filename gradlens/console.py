@@ -125,7 +125,9 @@ def command_line(words: Sequence[str], config: Any, positional: str) -> str:
         if name in NOT_IN_COMMAND or value == default[name]:
             continue
         flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, dict):
+        if isinstance(value, bool):
+            said.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        elif isinstance(value, dict):
             for key, item in value.items():
                 said += [f"{flag}.{key}", str(item)]
         else:

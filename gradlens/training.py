@@ -6,6 +6,8 @@ its checkpoints stand there: Ctrl-C saves, and `--resume` goes on. Torch is impo
 
 import csv
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from gradlens.console import Interrupted, application, carry_out, command_line, run, say
-from gradlens.redesign.gan.config import TrainConfig, check
-from gradlens.results import Results, check_free, run_folder, write_whole
+from gradlens.redesign.gan.config import TrainConfig, check, stored
+from gradlens.results import FORBIDDEN, FULL, Results, check_free, run_folder, write_whole
 
 if TYPE_CHECKING:
     from gradlens.redesign.gan.run import Progress
@@ -56,16 +58,17 @@ def train_model(config: Config) -> Path:
     """
     config = _settled(config)
     target = run_folder(config.out, "train")
-    if not config.resume:
-        check_free(target, force=config.force)
-    before = _set_aside(target) if config.force and not config.resume else None
-    say(f"gradlens: {'resuming' if config.resume else 'training'} {config.label} in {str(target)!r}; loading PyTorch")
-    try:
-        results = _trained(config, target)
-    except BaseException:
-        _put_back(target, before)
-        raise
-    write_run(results, config, target)
+    before = None if config.resume else _cleared(target, force=config.force)
+    what = "resuming" if config.resume else f"training {config.label} in"
+    say(f"gradlens: {what} {str(target)!r}; loading PyTorch")
+    with _writing(target):
+        try:
+            results = _trained(config, target)
+        except BaseException:
+            if not config.resume:
+                _put_back(target, before)
+            raise
+        write_run(results, target)
     if results.manifest["partial"]:
         raise Interrupted(target)
     if before is not None:
@@ -104,8 +107,34 @@ def _trained(config: Config, target: Path) -> Results:
     from gradlens.redesign import train
 
     flags = {f.name: getattr(config, f.name) for f in fields(TrainConfig)}
-    target.mkdir(parents=True, exist_ok=True)
     return train(TrainConfig(**flags), Teller(target), folder=target, resume=config.resume)
+
+
+def _cleared(target: Path, *, force: bool) -> Path | None:
+    """Make an empty folder at `target`; where an earlier run stands from now on, None if there was none.
+
+    Raises:
+        ValueError: there is something, and `force` is off.
+        OSError: it may not be written.
+    """
+    check_free(target, force=force)
+    with _writing(target):
+        before = _set_aside(target)
+        target.mkdir(parents=True, exist_ok=True)
+    return before
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn a refusal of the file system into a sentence about `--out`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL | FORBIDDEN:
+            raise
+        from gradlens.checkpoints import kept
+
+        raise OSError(f"--out: {str(target)!r} cannot be written ({error.strerror}); {kept(target)}") from error
 
 
 def _set_aside(target: Path) -> Path | None:
@@ -131,13 +160,13 @@ def _put_back(target: Path, before: Path | None) -> None:
         before.rename(target)
 
 
-def write_run(results: Results, config: Config, folder: Path) -> None:
+def write_run(results: Results, folder: Path) -> None:
     """Write table, arrays, manifest, log and report beside the checkpoints; each file appears whole."""
     import tempfile
 
     from gradlens.report import write_report
 
-    told = dict(results.manifest) | {"command": command(config)}
+    told = dict(results.manifest) | {"command": command(stored(results.manifest["training"]["config"]))}
     with tempfile.TemporaryDirectory(prefix=".results-", dir=folder) as work:
         Results(results.table, results.arrays, told).write(Path(work))
         for path in Path(work).iterdir():
@@ -173,6 +202,8 @@ class Teller:
             self.board = _board(self.folder / "tensorboard", progress.step)
         if self.board:
             for name, value in progress.values.items():
+                if value != value:  # NaN
+                    continue
                 self.board.add_scalar(name, value, progress.step)
             if progress.draw:
                 self.board.add_image("samples", grid(progress.samples.numpy()), progress.step)
@@ -199,6 +230,8 @@ def line(progress: "Progress") -> str:
         f"{word} {values[f'{key}/signed/{period}']:.1f}"
         for key, word in (("sample", "samples"), ("gradient", "gradient"))
     )
+    if progress.step == 0:
+        return f"untrained: lattice of {period} px: {seen} dB"
     return (
         f"step {progress.step} of {progress.steps}: {values['images_per_second']:,.0f} images/s, "
         f"losses {values['loss_discriminator']:.2f} and {values['loss_generator']:.2f}; lattice of {period} px: {seen} dB"
@@ -229,10 +262,14 @@ def write_grids(samples: Any, folder: Path, name: str) -> None:
     write_whole(folder / f"{name}-x{zoom}.png", png(sheet.repeat(zoom, 1).repeat(zoom, 2)))
 
 
-def command(config: Config) -> str:
+def command(config: TrainConfig) -> str:
     """The command line that trains the same: flags that are not at their defaults, without where to write."""
-    plain = replace(config, resume=False)
-    return command_line(["gradlens", "train"], plain, "data")
+    told = {f.name: getattr(config, f.name) for f in fields(TrainConfig)}
+    words = ["gradlens", "train"]
+    if not config.data:  # the sample photographs, by what --demo fills in
+        words.append("--demo")
+        told = {k: v for k, v in told.items() if DEMO.get(k) != v}
+    return command_line(words, Config(**told), "data")
 
 
 def finish(folder: Path, *, as_json: bool) -> None:

@@ -25,6 +25,7 @@ from gradlens.report import write_report
 from gradlens.report.run import number
 from gradlens.report.trained import Trained
 from gradlens.report.training import conclusion, short_table
+from gradlens.report.training_course import _draw_lattice
 from gradlens.report.training_made import _recipe, _wrapped
 from gradlens.results import COLUMNS, Results, circumstances
 from gradlens.spectra import LatticeStatistics, lattice_statistics
@@ -193,9 +194,11 @@ def test_the_recipe_makes_the_pictures_of_the_network(
 
 def test_a_long_command_is_one_command() -> None:
     words = ["gradlens", "train", "a b/it's.zip", *(f"--flag-{n}={'x' * n}" for n in range(30))]
-    wrapped = _wrapped(shlex.join(words))
-    assert shlex.split(wrapped.replace("\\\n", "")) == words
-    assert max(map(len, wrapped.splitlines())) <= 90
+    lines = _wrapped(shlex.join(words)).splitlines()
+    assert len(lines) > 5
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert shlex.split("".join(line.removesuffix("\\") for line in lines)) == words
+    assert max(map(len, lines)) <= 90
 
 
 def test_is_drawn_again_from_its_results_alone_by_the_command(saved: Path) -> None:
@@ -216,6 +219,26 @@ def test_the_short_table_is_short(results: Results) -> None:
     assert max(map(len, lines[1:])) <= 100
     assert lines[0] == conclusion(results)
     assert any(line.startswith("FD[resnet18_half, 12]: 31.25, real data 2.125") for line in lines)
+
+
+def test_the_short_table_is_short_however_much_was_measured(results: Results) -> None:
+    more = [quality_rows(n) for n in range(20, 25)]
+    run = replace(told(results, periods=[2, 4, 8]), table=pd.concat([results.table, *more], ignore_index=True))
+    assert len(short_table(run).splitlines()) == 12
+
+
+def test_a_panel_shows_samples_gradient_and_real_images(results: Results) -> None:
+    _, axes = figures.new_figure(2, 2)
+    axes[0, 0].set_axis_off()
+    ax = _draw_lattice(Trained(results), axes[0, 0], 2, "signed")
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines if not str(line.get_label()).startswith("_")}
+    assert ax.axison
+    assert list(lines) == ["samples", "discriminator's input gradient", "real images"]
+    np.testing.assert_array_equal(lines["samples"], results.arrays["log/sample/signed/2"].astype(float))
+    np.testing.assert_array_equal(
+        lines["discriminator's input gradient"], results.arrays["log/gradient/signed/2"].astype(float)
+    )
+    np.testing.assert_array_equal(lines["real images"], float(results.arrays["real/signed/2"]))
 
 
 def unmeasured(results: Results) -> Results:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from cyclopts import App
 
-from gradlens.commands import analyze, dream, lint, ls, measure, predict, redesign, report, train
+from gradlens.commands import analyze, dream, lint, ls, measure, predict, redesign, report, sample, train
 from gradlens.console import application, run
 
 COMMANDS: dict[str, Callable[[], App]] = {
@@ -16,6 +16,7 @@ COMMANDS: dict[str, Callable[[], App]] = {
     "predict": predict.build_app,
     "redesign": redesign.build_app,
     "report": report.build_app,
+    "sample": sample.build_app,
     "train": train.build_app,
 }
 

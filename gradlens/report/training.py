@@ -1,6 +1,6 @@
 """The pages of `gradlens train`: what its samples carry, as it trained, how good they are, what was trained.
 
-This file holds the answer; the pages behind it are `training_course` and `training_made`.
+This file holds the answer; the pages behind it are `training_course`, `training_quality` and `training_made`.
 """
 
 from math import isnan
@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlens import figures
 from gradlens.compare import SIGNIFICANCE
-from gradlens.report import training_course, training_made
+from gradlens.report import training_course, training_made, training_quality
 from gradlens.report.document import Block, Part, answer, bullets, code, pagebreak, picture, plain, strong
 from gradlens.report.run import KINDS, NBSP, Row, counted, number, p_phrase, span
 from gradlens.report.trained import SUBJECTS, Trained
@@ -30,7 +30,7 @@ def alone(results: Results) -> tuple[list[Block], dict[str, bytes]]:
     if {"samples", "real"} & set(results.arrays):
         drawn["figures/samples.svg"] = _samples(t)
         blocks += [_shown(t), pagebreak()]
-    for more, others in (training_course.pages(t), training_made.pages(t)):
+    for more, others in (training_course.pages(t), training_quality.pages(t), training_made.pages(t)):
         blocks += more
         drawn |= others
     return blocks, drawn
@@ -52,8 +52,10 @@ def short_table(results: Results) -> str:
         cells = [number(row.value) + ("*" if row.found else " ") for row in rows]
         lines.append(f"{period:>6}" + "".join(f"{cell:>{8 if at % 2 else 10}}" for at, cell in enumerate(cells)))
     for record in t.quality.loc[~t.quality["metric"].str.endswith("_test")].head(5).to_dict(orient="records"):
-        control = "" if record["control"] is None else f", real data {training_made.measured(record['control'].value)}"
-        lines.append(f"{record['metric']}: {training_made.measured(record['sample'].value)}{control}")
+        control = (
+            "" if record["control"] is None else f", real data {training_quality.measured(record['control'].value)}"
+        )
+        lines.append(f"{record['metric']}: {training_quality.measured(record['sample'].value)}{control}")
     if t.subjects:
         lines.append("contrasts in dB, signed and of the envelope; * found: p at most 0.01 and the interval above 0")
     return "\n".join(lines)
@@ -145,16 +147,14 @@ def _good(t: Trained) -> list[list[Part]]:
     rows = {record["metric"]: record for record in t.quality.to_dict(orient="records")}
     if known := [m for m, record in rows.items() if m.startswith(("FD", "KID")) and not isnan(record["sample"].value)]:
         ours, control = rows[known[0]]["sample"], rows[known[0]]["control"]
-        beside = "" if control is None else f"; other real images have {training_made.measured(control.value)}"
-        said = f"{known[0]} to the real data is {training_made.measured(ours.value)}{beside}."
+        beside = "" if control is None else f"; other real images have {training_quality.measured(control.value)}"
+        said = f"{known[0]} to the real data is {training_quality.measured(ours.value)}{beside}."
         reasons.append([strong("How good. "), plain(said)])
     for metric, record in rows.items():
         row = record["sample"]
         if metric.startswith("copied_share") and not isnan(row.value):
             copies = "There are signs of copies" if row.p <= SIGNIFICANCE else "No sign of copies"
-            said = (
-                f"{copies}: {metric} is {training_made.measured(row.value)}, {p_phrase(row.p)}; about 0.01 is chance."
-            )
+            said = f"{copies}: {metric} is {training_quality.measured(row.value)}, {p_phrase(row.p)}; about 0.01 is chance."
             reasons.append([strong("Memorised? "), plain(said)])
     return reasons
 

@@ -1,15 +1,18 @@
 """What a GAN is trained from and how: one frozen dataclass, for Python and for the command line. Nothing here loads torch."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 Precision = Literal["auto", "float32", "bfloat16"]
 LossName = Literal["non-saturating", "hinge", "wasserstein-gp", "relativistic"]
 MAY_CHANGE = (
+    "data",  # where the same pictures lie
+    "held_out",
     "steps",
     "devices",
     "accelerator",
@@ -105,10 +108,10 @@ class TrainConfig:
     @property
     def label(self) -> str:
         """The run's name in tables, such as `resize/stride1`."""
-        made = "-".join(dict.fromkeys(self.upsampler)) if self.generator in ("staged", "residual") else self.generator
+        made = "-".join(self.upsampler) if self.generator in ("staged", "residual") else self.generator
         if self.discriminator != "staged":
             return f"{made}/{self.discriminator}"
-        shrunk = "-".join(dict.fromkeys(self.downsampler))
+        shrunk = "-".join(self.downsampler)
         return f"{made}/{shrunk}" if self.first is None else f"{made}/{self.first}+{shrunk}"
 
     @property
@@ -163,6 +166,14 @@ def check(config: TrainConfig) -> None:
         raise ValueError(
             f"--norm: {config.loss} penalises each image alone, which batch norm mixes; use spectral or none"
         )
+
+
+def stored(told: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that a manifest or checkpoint holds as JSON."""
+    known = {f.name for f in fields(TrainConfig)}
+    made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k in known}
+    made |= {name: tuple(map(Path, told[name])) for name in ("data", "held_out")}
+    return TrainConfig(**made)
 
 
 def _flag(name: str) -> str:

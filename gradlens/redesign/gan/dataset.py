@@ -106,7 +106,8 @@ def _check_enough(used: int, found: Sequence[Photograph], skipped: dict[str, str
     if used == 0:
         name, reason = next(iter(skipped.items()))
         raise ValueError(
-            f"--data: none of {len(found)} pictures will do at {resolution} px; the first, {name!r}: {reason}"
+            f"--data: none of {len(found)} pictures will do at {resolution} px; the first, {name!r}: {reason}; give larger "
+            "ones, or a smaller --resolution"
         )
     if used == 1:
         raise ValueError("--data: one picture is no data set; give more, or cut it up with --patches 1000")

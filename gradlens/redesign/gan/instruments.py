@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlens.gradients import input_gradient
 from gradlens.modules import undisturbed
@@ -32,6 +33,30 @@ def look(generator: nn.Module, discriminator: nn.Module, latents: Tensor, period
     found = gradients_at(discriminator, samples)
     told = picture_contrasts(samples, periods, "sample") | contrasts(found, periods, "gradient")
     return Look(samples, found, told)
+
+
+@torch.no_grad()
+def settle(network: nn.Module, latents: Tensor) -> None:
+    """Set the running statistics of a generator's batch norms to those of `latents` `[N L]`.
+
+    Running ones are of other weights: they lag behind a network that trains, and know nothing of an untrained or averaged one.
+    The constant that they leave comes out of an uneven kernel as a lattice which no image of the training had.
+
+    Source: Brock, Donahue, Simonyan 2019, "standing statistics".
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    with undisturbed(network):
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # every batch counts alike
+            norm.train()
+        for part in latents.split(TOGETHER):
+            network(part)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 @torch.no_grad()

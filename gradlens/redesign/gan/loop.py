@@ -6,22 +6,27 @@ on to the weights of one that was not interrupted, bit for bit on a CPU.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from multiprocessing import active_children
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradlens.checkpoints import kept
 from gradlens.console import out_of_memory, plain, stoppable
 from gradlens.redesign.gan import checkpoint, dataset
-from gradlens.redesign.gan.config import MAY_CHANGE, TrainConfig, check
+from gradlens.redesign.gan.config import MAY_CHANGE, TrainConfig, check, stored
 from gradlens.redesign.gan.outcome import outcome
-from gradlens.redesign.gan.run import Callback, Run, kept
+from gradlens.redesign.gan.run import Callback, Run
 from gradlens.results import Results
 
+STOP = "stop"  # a file that tells processes to
 REFUSALS = ("ValueError", "OSError", "DivergedError")  # whose words are for the user
 
 
@@ -50,11 +55,13 @@ class Job:
             if self.state is not None:
                 run.restore(self.state)
             try:
-                finished = run.go(self.callback, stopped)
+                finished = run.go(self.callback, lambda: stopped() or self._told_to_stop())
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                raise ValueError(run.too_large()) from error
+                finished = None
+            if finished is None:  # outside of `except`, whose error holds on to tensors
+                raise ValueError(run.too_large())
             if not fabric.is_global_zero:
                 return []
             made = outcome(run.ended(finished=finished))
@@ -62,6 +69,10 @@ class Job:
                 return [made]
             made.write(self.results)
             return []
+
+    def _told_to_stop(self) -> bool:
+        """Whether the process that started this one was asked to stop."""
+        return self.results is not None and (self.results / STOP).exists()
 
 
 def train(
@@ -71,6 +82,7 @@ def train(
     folder: Path | None = None,
     resume: bool = False,
     images: Tensor | None = None,
+    held_out: Tensor | None = None,
 ) -> Results:
     """Train a generator and a discriminator; what came of it, as every run of gradlens leaves it.
 
@@ -78,8 +90,9 @@ def train(
         config: what is trained, on what, and how.
         callback: told of each measurement, in the process that leads; picklable where there are several processes.
         folder: checkpoints go into it; None: none are kept.
-        resume: go on from the newest checkpoint in `folder`. Fields at their defaults are then those of the checkpoint.
-        images: `[N C R R]` uint8 instead of `config.data`.
+        resume: go on from the newest checkpoint in `folder`. Fields at their defaults are then those of the checkpoint. Without
+            it, `folder` holds no checkpoint yet.
+        images, held_out: `[N C R R]` uint8 instead of `config.data` and `config.held_out`.
 
     Returns:
         Table (lattices of samples, of the discriminator's gradient and of real images; ratings), arrays (samples, the log,
@@ -96,7 +109,7 @@ def train(
         >>> results.manifest["training"]["steps"], results.arrays["samples"].shape
         (2, (64, 3, 8, 8))
     """
-    began = checkpoint.load(checkpoint.newest(folder)) if resume and folder is not None else None
+    began = _began(folder, resume=resume)
     if began is not None:
         config = agreed(config, began.config)
     check(config)
@@ -106,12 +119,31 @@ def train(
     fabric = _fabric(config)
     if config.batch_size % fabric.world_size:
         raise ValueError(f"--batch-size: must be a multiple of {fabric.world_size} devices, got {config.batch_size}")
-    held_out = _decoded(config.held_out, config, None).images if config.held_out and config.rated else None
+    if held_out is None and config.held_out and config.rated:
+        held_out = _decoded(config.held_out, config, None).images
     job = Job(config, data, held_out, callback, folder, None if began is None else began.state)
     return _launched(fabric, job, folder)
 
 
-def agreed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
+def _began(folder: Path | None, *, resume: bool) -> checkpoint.Checkpoint | None:
+    """The newest checkpoint of a run that goes on; None for one that begins.
+
+    Raises:
+        ValueError: there is none to go on from, one where a run begins, or it is damaged.
+    """
+    found = [] if folder is None else checkpoint.checkpoints(folder)
+    if resume and not found:
+        raise ValueError(
+            f"--resume: {str(folder)!r} holds no checkpoint of gradlens train; name the folder of a run, or begin anew"
+        )
+    if found and not resume:
+        raise ValueError(
+            f"folder: {str(folder)!r} holds {found[-1].name} of another run; resume it, or name another folder"
+        )
+    return checkpoint.load(found[-1]) if resume else None
+
+
+def agreed(config: TrainConfig, told: Mapping[str, Any]) -> TrainConfig:
     """The configuration of a run that is resumed: the stored one, but for what may change.
 
     Raises:
@@ -119,26 +151,19 @@ def agreed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
     """
     default, given = plain(TrainConfig()), plain(config)
     for name, value in given.items():
-        if name not in stored or name in MAY_CHANGE or value == default[name]:
+        if name not in told or name in MAY_CHANGE or value == default[name]:
             continue
-        if value != stored[name]:
+        if value != told[name]:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(
-                f"{flag}: the run began with {stored[name]!r}, got {value!r}; leave it out to resume, or begin anew"
+                f"{flag}: the run began with {told[name]!r}, got {value!r}; leave it out to resume, or begin anew"
             )
     kept = {
         f.name: getattr(config, f.name)
         for f in fields(TrainConfig)
         if f.name in MAY_CHANGE and given[f.name] != default[f.name]
     }
-    return TrainConfig(**(_restored(stored) | kept))
-
-
-def _restored(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields as the dataclass holds them, from JSON."""
-    known = {f.name for f in fields(TrainConfig)}
-    made = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
-    return made | {"data": tuple(map(Path, stored["data"])), "held_out": tuple(map(Path, stored["held_out"]))}
+    return replace(stored(told), **kept)
 
 
 def _decoded(sources: Sequence[Path], config: TrainConfig, images: Tensor | None) -> dataset.Data:
@@ -189,7 +214,7 @@ def _launched(fabric: Any, job: Job, folder: Path | None) -> Results:
 
     if fabric.world_size == 1:
         return fabric.launch(job)[0]
-    with stoppable(), TemporaryDirectory() as results:  # the processes are asked to stop themselves
+    with stoppable() as stopped, TemporaryDirectory() as results, _heard(stopped, Path(results) / STOP), _none_left():
         try:
             fabric.launch(replace(job, results=Path(results)))
             return Results.read(Path(results))
@@ -206,6 +231,39 @@ def _launched(fabric: Any, job: Job, folder: Path | None) -> Results:
                 f"process {error.error_index} of {fabric.world_size} failed ({name}: {said}), the others were stopped; "
                 f"{kept(folder)}"
             ) from error
+
+
+@contextmanager
+def _heard(stopped: Callable[[], bool], file: Path) -> Iterator[None]:
+    """While it lasts, make `file` as soon as this process, which waits for others, was asked to stop."""
+    over = Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            if stopped():
+                file.touch()
+                return
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+@contextmanager
+def _none_left() -> Iterator[None]:
+    """No process that was started in the block outlives it."""
+    before = active_children()
+    try:
+        yield
+    finally:
+        for child in active_children():
+            if child not in before:
+                child.kill()
+                child.join()
 
 
 def _hush() -> None:

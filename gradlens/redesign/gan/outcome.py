@@ -106,7 +106,7 @@ def _manifest(run: Ended) -> dict[str, Any]:
     speeds = run.logged.get("images_per_second", np.array([np.nan]))
     training = {
         "config": plain(config), "label": config.label, "data": run.data.told, "steps": run.step,
-        "images": run.step * config.batch_size, "images_per_second": float(np.median(speeds)),
+        "images": run.step * config.batch_size * run.facts["critic_steps"], "images_per_second": float(np.nanmedian(speeds)),
         "periods": list(config.measured), "interrupted": not run.finished,
     }  # fmt: skip
     manifest = circumstances() | {"training": training | networks | dict(run.facts)}

@@ -12,19 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradlens.checkpoints import kept
 from gradlens.console import out_of_memory, plain
 from gradlens.redesign.gan import checkpoint, dataset
 from gradlens.redesign.gan.augmentation import draw
 from gradlens.redesign.gan.build import build, described
 from gradlens.redesign.gan.card import model_card
 from gradlens.redesign.gan.config import TrainConfig
-from gradlens.redesign.gan.instruments import look
+from gradlens.redesign.gan.instruments import look, settle
 from gradlens.redesign.gan.normalisation import synchronised
 from gradlens.redesign.gan.outcome import Ended
 from gradlens.redesign.gan.step import Captured, Pair, take_step
 from gradlens.redesign.losses import LOSSES
 
 SHOWN = 64  # latents that are looked at
+SETTLING = 256  # latents that norms of the average take their statistics from
 STRIP = 8  # of them that are kept as training went on
 LOSS_NAMES = ("loss_discriminator", "loss_generator")
 
@@ -49,12 +51,6 @@ Callback = Callable[[Progress], None]
 
 class DivergedError(ValueError):
     """A loss that is no number: the run is over, the checkpoints before it are whole."""
-
-
-def kept(folder: Path | None) -> str:
-    """What there is to go on from, in words."""
-    found = checkpoint.checkpoints(folder) if folder is not None else []
-    return f"{found[-1].name} is kept, --resume goes on from it" if found else "no checkpoint had been written"
 
 
 class Run:
@@ -84,6 +80,7 @@ class Run:
         )
         self.take = self._taker()
         self.latents = self._normal("shown", 0, SHOWN).to(self.device)
+        self.settling = self._normal("settling", 0, SETTLING).to(self.device)
         self.step = 0
         self.resumed: list[int] = []
         self.log: list[dict[str, float]] = []
@@ -165,6 +162,8 @@ class Run:
         config = self.config
         self.pair.generator.train()
         self.pair.discriminator.train()
+        if not self.log:
+            self._look(torch.full((2,), float("nan")), callback)
         self.clock, self.clocked = time.perf_counter(), self.step
         while self.step < config.steps:
             losses = self.take(self.draws(self.step))
@@ -181,6 +180,7 @@ class Run:
             if self.step % config.save_every == 0 or last or stop:
                 self._read(callback)
                 self._check()
+                self._check_weights()
                 self._save()
             if stop and not last:
                 return False
@@ -210,8 +210,23 @@ class Run:
         """
         if self.bad >= 0:
             raise DivergedError(
-                f"the loss of step {int(self.bad)} is not finite; {kept(self.folder)}; a smaller --learning-rate or another "
-                "--loss may hold"
+                f"the loss of step {int(self.bad)} is not finite; {kept(self.folder, to_resume=False)}; begin anew with a "
+                "smaller --learning-rate or another --loss"
+            )
+
+    def _check_weights(self) -> None:
+        """Stop before a checkpoint is written that nothing can go on from.
+
+        Raises:
+            DivergedError: a weight is no number.
+        """
+        pair = self.pair
+        tensors = [t for n in (pair.generator, pair.discriminator, pair.averaged) for t in n.state_dict().values()]
+        slots = [s for o in (pair.optimiser_g, pair.optimiser_d) for p in o.state.values() for s in p.values()]
+        if not torch.stack([t.isfinite().all().to(self.device) for t in [*tensors, *slots]]).all():
+            raise DivergedError(
+                f"after step {self.step} the weights are not finite; {kept(self.folder, to_resume=False)}; begin anew with a "
+                "smaller --learning-rate or another --loss"
             )
 
     def _look(self, losses: Tensor, callback: Callback | None) -> None:
@@ -220,8 +235,10 @@ class Run:
             return
         self._read(callback)
         now = time.perf_counter()
-        speed = (self.step - self.clocked) * self._images_a_step() / max(now - self.clock, 1e-9)
+        done = (self.step - self.clocked) * self._images_a_step()
+        speed = done / max(now - self.clock, 1e-9) if done else float("nan")
         self.trained += now - self.clock
+        settle(self.pair.averaged, self.settling)
         seen = look(self.pair.averaged, self.pair.discriminator, self.latents, self.config.measured)
         told: dict[str, Tensor | float] = dict(zip(LOSS_NAMES, losses.clone(), strict=True))
         self.waiting = (self.step, told | {"images_per_second": speed} | seen.contrasts, seen.samples)
@@ -278,15 +295,22 @@ class Run:
     def _save(self) -> None:
         if self.folder is None or not self.fabric.is_global_zero:
             return
+        settle(self.pair.averaged, self.settling)
         origin = f"gradlens train, {self.config.label}, step {self.step}, seed {self.config.seed}"
         networks = {
             role: (network.state_dict(), described(role, self.told[role], self.config, origin))
             for role, network in (("generator", self.pair.averaged), ("discriminator", self.pair.discriminator))
         }
-        checkpoint.save(
-            self.folder, self.step, networks=networks, state=self.state(), config=plain(self.config), data=self.data.told,
-            card=model_card(self.config, self.told, self.data, self.step),
-        )  # fmt: skip
+        try:
+            checkpoint.save(
+                self.folder, self.step, networks=networks, state=self.state(), config=plain(self.config), data=self.data.told,
+                card=model_card(self.config, self.told, self.data, self.step),
+            )  # fmt: skip
+        except OSError as error:
+            raise OSError(
+                f"the checkpoint of step {self.step} cannot be written to {str(self.folder)!r} ({error.strerror}); "
+                f"{kept(self.folder)}"
+            ) from error
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, and the log: flat."""
@@ -348,6 +372,7 @@ class Run:
 
     def ended(self, *, finished: bool) -> Ended:
         """The run at its end."""
+        settle(self.pair.averaged, self.settling)
         facts = {
             "device": str(self.device.type), "processes": self.fabric.world_size,
             "precision": "float32" if self.dtype is None else "bfloat16", "compiled": self._fast(), "graph": self._graphed(),
