@@ -59,16 +59,16 @@ def _pages(results: Results) -> Drawn:
         answer(strong(conclusion(t))),
         paragraph(
             f"{m['finished']} of {m['cells']} runs of {m['steps']:,} steps at {m['setting']['resolution']} px, batch "
-            f"{m['setting']['batch_size']}, width {m['setting']['width']}, on {m['hardware']}. Figures compare within this setting, "
-            "not with papers."
+            f"{m['setting']['batch_size']}, width {m['setting']['width']}, on {m['hardware']}. Figures compare within this "
+            "setting, not with papers."
         ),
         picture(
             "figures/front.svg",
             alt="Frechet distance over the excess of the lattice, one numbered point a design",
             caption=[
                 "Less of both is better; filled: on the front of the means. Across: signed contrast of samples above that of the "
-                "real images, the larger of 2 and 4 px; below 0 there is less lattice than in the data, which counts as 0. Bars: 95 % "
-                "bootstrap intervals over seeds, where there are three."
+                "real images, the larger of 2 and 4 px; below 0 there is less lattice than in the data, which counts as 0. Bars: "
+                "95 % bootstrap intervals over seeds, where there are three."
             ],
         ),
         _table(t, names),
@@ -119,8 +119,8 @@ def _table(t: pd.DataFrame, names: list[str]) -> Block:
         columns, rows,
         caption=[
             f"Mean over seeds (95 % interval). Samples at 2 and 4 px: signed contrast; real images {real[0]} and {real[1]} dB. "
-            f"Gradient: of the discriminator at samples, 2 px, dB. FD of real images against others {fd}. Front: share of draws of "
-            "the seeds in which the design is on it."
+            f"Gradient: of the discriminator at samples, 2 px, dB. FD of real images against others {fd}. Front: share of draws "
+            "of the seeds in which the design is on it."
         ],
         stretch="design",
     )  # fmt: skip
@@ -140,8 +140,8 @@ def _differences(t: pd.DataFrame, names: list[str]) -> Block:
     return table(
         {"design": "left", "lattice, dB": "right", "FD": "right", "more than the seeds": "left"}, rows,
         caption=[
-            f"Each design minus {REFERENCE} with the same discriminator, seed by seed. Last column: where the interval over seeds "
-            "leaves 0 out; of three seeds such an interval covers the truth in four of five cases."
+            f"Each design minus {REFERENCE} with the same discriminator, seed by seed. Last column: where the interval over "
+            "seeds leaves 0 out; of three seeds such an interval covers the truth in four of five cases."
         ],
         stretch="design",
     )  # fmt: skip
