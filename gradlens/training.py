@@ -70,6 +70,9 @@ def train_model(config: Config) -> Path:
             raise
         write_run(results, target)
     if results.manifest["partial"]:
+        from gradlens.checkpoints import kept
+
+        say(f"gradlens: {kept(target)}")
         raise Interrupted(target)
     if before is not None:
         shutil.rmtree(before)
