@@ -148,7 +148,7 @@ def test_damage_names_the_checkpoint_to_go_back_to(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     folder = saved(tmp_path, 2)
     (folder / "generator.safetensors").unlink()
-    with pytest.raises(ValueError, match="remove that folder to go on from step-00000001$"):
+    with pytest.raises(ValueError, match=r"remove that folder to go on from step-00000001$"):
         checkpoint.load(folder)
 
 
