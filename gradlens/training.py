@@ -99,9 +99,10 @@ def _settled(config: Config) -> Config:
         config = replace(config, **given)
     elif not config.data:
         raise ValueError("--data: name a folder or zip file of pictures; --demo trains on the sample photographs")
-    for path in (*config.data, *config.held_out):
-        if not path.exists():
-            raise ValueError(f"--data: there is no {str(path)!r}")
+    for flag, paths in (("--data", config.data), ("--held-out", config.held_out)):
+        for path in paths:
+            if not path.exists():
+                raise ValueError(f"{flag}: there is no {str(path)!r}")
     check(config)
     return config
 
