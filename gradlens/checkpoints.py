@@ -98,6 +98,14 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
 
 
+def kept(run: Path | None, *, to_resume: bool = True) -> str:
+    """What there is of a training run, in words."""
+    found = [] if run is None else checkpoints(run)
+    if not found:
+        return "no checkpoint had been written"
+    return f"{found[-1].name} is kept{', --resume goes on from it' if to_resume else ''}"
+
+
 def newest(path: Path) -> Path:
     """The checkpoint that `path` means: itself, the newest of a run, or the folder that a file lies in.
 

@@ -6,6 +6,8 @@ its checkpoints stand there: Ctrl-C saves, and `--resume` goes on. Torch is impo
 
 import csv
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +16,7 @@ from cyclopts import App, Parameter
 
 from gradlens.console import Interrupted, application, carry_out, command_line, run, say
 from gradlens.redesign.gan.config import TrainConfig, check, stored
-from gradlens.results import Results, check_free, run_folder, write_whole
+from gradlens.results import FORBIDDEN, FULL, Results, check_free, run_folder, write_whole
 
 if TYPE_CHECKING:
     from gradlens.redesign.gan.run import Progress
@@ -56,17 +58,21 @@ def train_model(config: Config) -> Path:
     """
     config = _settled(config)
     target = run_folder(config.out, "train")
-    if not config.resume:
-        check_free(target, force=config.force)
-    before = _set_aside(target) if config.force and not config.resume else None
-    say(f"gradlens: {'resuming' if config.resume else 'training'} {config.label} in {str(target)!r}; loading PyTorch")
-    try:
-        results = _trained(config, target)
-    except BaseException:
-        _put_back(target, before)
-        raise
-    write_run(results, target)
+    before = None if config.resume else _cleared(target, force=config.force)
+    what = "resuming" if config.resume else f"training {config.label} in"
+    say(f"gradlens: {what} {str(target)!r}; loading PyTorch")
+    with _writing(target):
+        try:
+            results = _trained(config, target)
+        except BaseException:
+            if not config.resume:
+                _put_back(target, before)
+            raise
+        write_run(results, target)
     if results.manifest["partial"]:
+        from gradlens.checkpoints import kept
+
+        say(f"gradlens: {kept(target)}")
         raise Interrupted(target)
     if before is not None:
         shutil.rmtree(before)
@@ -104,8 +110,34 @@ def _trained(config: Config, target: Path) -> Results:
     from gradlens.redesign import train
 
     flags = {f.name: getattr(config, f.name) for f in fields(TrainConfig)}
-    target.mkdir(parents=True, exist_ok=True)
     return train(TrainConfig(**flags), Teller(target), folder=target, resume=config.resume)
+
+
+def _cleared(target: Path, *, force: bool) -> Path | None:
+    """Make an empty folder at `target`; where an earlier run stands from now on, None if there was none.
+
+    Raises:
+        ValueError: there is something, and `force` is off.
+        OSError: it may not be written.
+    """
+    check_free(target, force=force)
+    with _writing(target):
+        before = _set_aside(target)
+        target.mkdir(parents=True, exist_ok=True)
+    return before
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn a refusal of the file system into a sentence about `--out`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL | FORBIDDEN:
+            raise
+        from gradlens.checkpoints import kept
+
+        raise OSError(f"--out: {str(target)!r} cannot be written ({error.strerror}); {kept(target)}") from error
 
 
 def _set_aside(target: Path) -> Path | None:

@@ -116,7 +116,7 @@ def what_the_others_do(t: pd.DataFrame) -> str:
 
 
 def _end(t: pd.DataFrame, model: str, period: int) -> str:
-    return number(final(t, model, CONTRAST, period, "signed").mean())
+    return span_of(final(t, model, CONTRAST, period, "signed"))
 
 
 @figures.styled

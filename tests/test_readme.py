@@ -57,7 +57,7 @@ def test_commands_run(tmp_path: Path) -> None:
         for name in SAMPLES[:2]:
             sample(name).save(tmp_path / folder / f"{name}.png")
     wanted = [line for line in commands() if line != "pytest"]
-    assert len(wanted) == 13
+    assert len(wanted) == 15
     with serving("timm/resnet50.a1_in1k", save(network.state_dict())) as hub:
         environment = os.environ | {
             "HF_ENDPOINT": hub.endpoint,

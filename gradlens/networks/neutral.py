@@ -49,7 +49,8 @@ class NeutralGenerator(nn.Module):
         for _ in range(whole(depth, "depth", least=0)):
             conv = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, bias=False)
             layers += [nn.BatchNorm2d(width), nn.ReLU(), conv]
-        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, channels, kernel_size, padding=kernel_size // 2)]
+        last = nn.Conv2d(width, whole(channels, "channels", least=1), kernel_size, padding=kernel_size // 2)
+        layers += [nn.BatchNorm2d(width), nn.ReLU(), last]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:

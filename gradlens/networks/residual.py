@@ -56,7 +56,7 @@ class ResidualGenerator(nn.Module):
         pairs = zip([wide[0], *wide], wide, strict=False)
         self.blocks = nn.Sequential(*(_Block(a, b, word) for word, (a, b) in zip(words, pairs, strict=True)))
         self.norm = nn.BatchNorm2d(wide[-1])
-        self.conv = nn.Conv2d(wide[-1], channels, 3, padding=1)
+        self.conv = nn.Conv2d(wide[-1], whole(channels, "channels", least=1), 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.blocks(self.fc(z).unflatten(1, (self.first, START, START)))

@@ -62,7 +62,8 @@ class StagedGenerator(nn.Module):
         self.fc = nn.Linear(latent, wide[0] * START**2, bias=False)
         self.bn0 = nn.BatchNorm2d(wide[0])
         words = each_stage(upsampler, stages, "upsampler")
-        for stage, (word, (before, after)) in enumerate(zip(words, pairwise([*wide, channels]), strict=True), start=1):
+        wide.append(whole(channels, "channels", least=1))
+        for stage, (word, (before, after)) in enumerate(zip(words, pairwise(wide), strict=True), start=1):
             last = stage == stages
             setattr(self, f"up{stage}", layer(UPSAMPLERS, word, before, after, "upsampler", bias=last))
             if not last:
@@ -114,7 +115,7 @@ class StagedDiscriminator(nn.Module):
         self.stages = stage_count(resolution)
         words = each_stage(downsampler, self.stages, "downsampler")
         words = words if first is None else [first, *words[1:]]
-        wide = [channels, *reversed(widths(width, self.stages))]
+        wide = [whole(channels, "channels", least=1), *reversed(widths(width, self.stages))]
         for stage, (word, (before, after)) in enumerate(zip(words, pairwise(wide), strict=True), start=1):
             normed = norm == "batch" and stage > 1
             argument = "first" if stage == 1 and first is not None else "downsampler"

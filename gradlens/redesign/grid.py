@@ -54,7 +54,8 @@ def cells(configs: Iterable[TrainConfig], folder: Path, data_hash: str) -> list[
         told = {k: v for k, v in plain(config).items() if k not in IDENTITY}
         key = hashlib.sha256(json.dumps([told, data_hash], sort_keys=True).encode()).hexdigest()[:10]
         name = f"{config.label.replace('/', '_').replace(':', '')}-seed{config.seed}-{key}"
-        found[name] = Cell(config, folder / name)
+        there = next(folder.glob(f"*-{key}"), folder / name)  # whatever it was called
+        found[key] = Cell(config, there)
     return list(found.values())
 
 

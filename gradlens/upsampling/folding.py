@@ -21,6 +21,7 @@ from gradlens.upsampling.shuffling import shuffle
 Mode: TypeAlias = Literal["nearest", "linear"]
 
 FEW_CHANNELS = 8  # of the output
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by axes of a weight
 TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
@@ -73,7 +74,8 @@ def fold(
 ) -> Tensor:
     """The kernel of the transposed convolution that resizes and convolves: `[C C'/g *(kernel + len(h) - 1)]`.
 
-    Folded in float32 or float64 and cast back, under autocast too; differentiable, one matrix product.
+    Folded in float32 or float64 and cast back, under autocast too; differentiable, one matrix product. Of a weight that lies
+    channels-last the kernel does too, and so do the maps that it gives.
 
     Args:
         weight: of the convolution, `[C' C/g *kernel]`, D = 1 to 3 axes.
@@ -91,8 +93,11 @@ def fold(
     length = len(resize_taps(scale, mode)) - 1
     if matrix is None:
         matrix = fold_matrix(kernel, scale, mode).to(weight.device)
-    by_group = in_float(weight, matrix).unflatten(0, (groups, -1)).transpose(1, 2)  # [g C/g C'/g M]
-    return by_group.flatten(0, 1).unflatten(-1, [k + length for k in kernel])
+    by_group = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # [C C'/g *kernel]
+    folded = in_float(by_group, matrix).unflatten(-1, [k + length for k in kernel])
+    last = CHANNELS_LAST.get(weight.ndim)
+    lies_so = last is not None and weight.is_contiguous(memory_format=last) and not weight.is_contiguous()
+    return folded.contiguous(memory_format=last) if lies_so else folded
 
 
 def in_float(weight: Tensor, matrix: Tensor) -> Tensor:

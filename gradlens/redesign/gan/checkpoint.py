@@ -3,10 +3,11 @@
 checkpoints/step-00001000/generator.safetensors       the averaged generator, which describes itself: for use
                           discriminator.safetensors   likewise
                           training.safetensors        everything that the next step depends on, and the log
-                          checkpoint.json             the step, the configuration, SHA-256 of each file
+                          checkpoint.json             the step, the configuration, SHA-256 of each file and of itself
                           README.md                   model card
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ __all__ = ["Checkpoint", "checkpoints", "load", "newest", "save"]
 
 FORMAT = "gradlens training 1"
 KEPT = 3
+SEAL = "sealed"  # SHA-256 of the rest of checkpoint.json
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def save(
             "data": dict(data),
             "sha256": {p.name: file_hash(p) for p in sorted(work.iterdir())},
         }
-        _write_text(work / "README.md", card)
-        _write_text(work / RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
+        _write_text(work / "README.md", card)  # which its owner may edit
+        _write_text(work / RECORD, json.dumps(record | {SEAL: _seal(record)}, indent=1, sort_keys=True) + "\n")
         work.chmod(0o755)
         _flush(work)
         target = home / f"step-{step:08}"
@@ -127,11 +129,17 @@ def _record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{str(folder)!r} is no checkpoint of gradlens train: {RECORD} is missing") from None
+        raise ValueError(
+            f"{str(folder)!r} is no checkpoint of gradlens train: {RECORD} is missing{_remedy(folder)}"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(folder)!r} is damaged: {RECORD} does not read ({error}){_remedy(folder)}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f"{str(folder)!r} is no checkpoint of this gradlens: its format is not {FORMAT!r}")
+        raise ValueError(
+            f"{str(folder)!r} is no checkpoint of this gradlens: its format is not {FORMAT!r}{_remedy(folder)}"
+        )
+    if record.pop(SEAL, None) != _seal(record):
+        raise ValueError(f"{str(folder)!r} is damaged: {RECORD} is not what was written{_remedy(folder)}")
     files = record.get("sha256")
     if (
         not isinstance(files, dict)
@@ -140,6 +148,10 @@ def _record(folder: Path) -> dict[str, Any]:
     ):
         raise ValueError(f"{str(folder)!r} is damaged: {RECORD} does not name its files{_remedy(folder)}")
     return record
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _remedy(folder: Path) -> str:

@@ -11,6 +11,8 @@ from cyclopts import Parameter
 Precision = Literal["auto", "float32", "bfloat16"]
 LossName = Literal["non-saturating", "hinge", "wasserstein-gp", "relativistic"]
 MAY_CHANGE = (
+    "data",  # where the same pictures lie
+    "held_out",
     "steps",
     "devices",
     "accelerator",
@@ -106,10 +108,10 @@ class TrainConfig:
     @property
     def label(self) -> str:
         """The run's name in tables, such as `resize/stride1`."""
-        made = "-".join(dict.fromkeys(self.upsampler)) if self.generator in ("staged", "residual") else self.generator
+        made = "-".join(self.upsampler) if self.generator in ("staged", "residual") else self.generator
         if self.discriminator != "staged":
             return f"{made}/{self.discriminator}"
-        shrunk = "-".join(dict.fromkeys(self.downsampler))
+        shrunk = "-".join(self.downsampler)
         return f"{made}/{shrunk}" if self.first is None else f"{made}/{self.first}+{shrunk}"
 
     @property

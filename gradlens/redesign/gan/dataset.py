@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from gradlens.console import progress, say
-from gradlens.images import Photograph, UnreadableError, photographs
+from gradlens.images import Photograph, UnreadableError
+from gradlens.pictures import all_photographs
 
 AHEAD = 64  # pictures that are decoded before they are wanted
 ON_HOST = 0.5  # of the free memory that images may take; the rest goes to a file
@@ -74,7 +75,7 @@ def read(
         ValueError: there is no picture that will do, or only one.
         OSError: a folder may not be read.
     """
-    found = [p for source in sources or (None,) for p in photographs(source, limit=limit)][:limit]
+    found = all_photographs(sources, limit=limit)
     each = patches or 1
     store = _room(len(found) * each, channels, resolution)
     skipped: dict[str, str] = {}
@@ -106,7 +107,8 @@ def _check_enough(used: int, found: Sequence[Photograph], skipped: dict[str, str
     if used == 0:
         name, reason = next(iter(skipped.items()))
         raise ValueError(
-            f"--data: none of {len(found)} pictures will do at {resolution} px; the first, {name!r}: {reason}"
+            f"--data: none of {len(found)} pictures will do at {resolution} px; the first, {name!r}: {reason}; give larger "
+            "ones, or a smaller --resolution"
         )
     if used == 1:
         raise ValueError("--data: one picture is no data set; give more, or cut it up with --patches 1000")

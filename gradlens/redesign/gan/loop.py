@@ -6,22 +6,29 @@ on to the weights of one that was not interrupted, bit for bit on a CPU.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from multiprocessing import active_children
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradlens.checkpoints import kept
 from gradlens.console import out_of_memory, plain, stoppable
 from gradlens.redesign.gan import checkpoint, dataset
 from gradlens.redesign.gan.config import MAY_CHANGE, TrainConfig, check, stored
 from gradlens.redesign.gan.outcome import outcome
-from gradlens.redesign.gan.run import Callback, Run, kept
+from gradlens.redesign.gan.run import Callback, Run
 from gradlens.results import Results
 
+STOP = "stop"  # a file that tells processes to
 REFUSALS = ("ValueError", "OSError", "DivergedError")  # whose words are for the user
 
 
@@ -36,10 +43,12 @@ class Job:
     folder: Path | None
     state: Mapping[str, Tensor] | None
     results: Path | None = None  # a folder to leave them in, for a process that is not this one
+    starter: int = 0  # the number of that process
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         _hush()  # in a process of its own, before Fabric speaks there
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; one process tells the others
 
     def __call__(self, fabric: Any) -> list[Results]:
         """The results, in the process that leads, unless they go to a folder."""
@@ -50,11 +59,13 @@ class Job:
             if self.state is not None:
                 run.restore(self.state)
             try:
-                finished = run.go(self.callback, stopped)
+                finished = run.go(self.callback, lambda: stopped() or self._told_to_stop())
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                raise ValueError(run.too_large()) from error
+                finished = None
+            if finished is None:  # outside of `except`, whose error holds on to tensors
+                raise ValueError(run.too_large())
             if not fabric.is_global_zero:
                 return []
             made = outcome(run.ended(finished=finished))
@@ -62,6 +73,10 @@ class Job:
                 return [made]
             made.write(self.results)
             return []
+
+    def _told_to_stop(self) -> bool:
+        """Whether the process that started this one was asked to stop, or is gone."""
+        return self.results is not None and ((self.results / STOP).exists() or os.getppid() != self.starter)
 
 
 def train(
@@ -79,7 +94,8 @@ def train(
         config: what is trained, on what, and how.
         callback: told of each measurement, in the process that leads; picklable where there are several processes.
         folder: checkpoints go into it; None: none are kept.
-        resume: go on from the newest checkpoint in `folder`. Fields at their defaults are then those of the checkpoint.
+        resume: go on from the newest checkpoint in `folder`. Fields at their defaults are then those of the checkpoint. Without
+            it, `folder` holds no checkpoint yet.
         images, held_out: `[N C R R]` uint8 instead of `config.data` and `config.held_out`.
 
     Returns:
@@ -97,7 +113,7 @@ def train(
         >>> results.manifest["training"]["steps"], results.arrays["samples"].shape
         (2, (64, 3, 8, 8))
     """
-    began = checkpoint.load(checkpoint.newest(folder)) if resume and folder is not None else None
+    began = _began(folder, resume=resume)
     if began is not None:
         config = agreed(config, began.config)
     check(config)
@@ -111,6 +127,24 @@ def train(
         held_out = _decoded(config.held_out, config, None).images
     job = Job(config, data, held_out, callback, folder, None if began is None else began.state)
     return _launched(fabric, job, folder)
+
+
+def _began(folder: Path | None, *, resume: bool) -> checkpoint.Checkpoint | None:
+    """The newest checkpoint of a run that goes on; None for one that begins.
+
+    Raises:
+        ValueError: there is none to go on from, one where a run begins, or it is damaged.
+    """
+    found = [] if folder is None else checkpoint.checkpoints(folder)
+    if resume and not found:
+        raise ValueError(
+            f"--resume: {str(folder)!r} holds no checkpoint of gradlens train; name the folder of a run, or begin anew"
+        )
+    if found and not resume:
+        raise ValueError(
+            f"folder: {str(folder)!r} holds {found[-1].name} of another run; resume it, or name another folder"
+        )
+    return checkpoint.load(found[-1]) if resume else None
 
 
 def agreed(config: TrainConfig, told: Mapping[str, Any]) -> TrainConfig:
@@ -184,11 +218,13 @@ def _launched(fabric: Any, job: Job, folder: Path | None) -> Results:
 
     if fabric.world_size == 1:
         return fabric.launch(job)[0]
-    with stoppable(), TemporaryDirectory() as results:  # the processes are asked to stop themselves
+    with stoppable() as stopped, TemporaryDirectory() as results, _heard(stopped, Path(results) / STOP), _none_left():
         try:
-            fabric.launch(replace(job, results=Path(results)))
+            fabric.launch(replace(job, results=Path(results), starter=os.getpid()))
             return Results.read(Path(results))
         except ProcessExitedException as error:
+            if stopped():
+                raise KeyboardInterrupt from None  # while they were starting
             reason = error.signal_name or f"exit code {error.exit_code}"
             raise ValueError(
                 f"process {error.error_index} of {fabric.world_size} ended ({reason}), the others were stopped; {kept(folder)}"
@@ -203,7 +239,40 @@ def _launched(fabric: Any, job: Job, folder: Path | None) -> Results:
             ) from error
 
 
+@contextmanager
+def _heard(stopped: Callable[[], bool], file: Path) -> Iterator[None]:
+    """While it lasts, make `file` as soon as this process, which waits for others, was asked to stop."""
+    over = Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            if stopped():
+                file.touch()
+                return
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+@contextmanager
+def _none_left() -> Iterator[None]:
+    """No process that was started in the block outlives it."""
+    before = active_children()
+    try:
+        yield
+    finally:
+        for child in active_children():
+            if child not in before:
+                child.kill()
+                child.join()
+
+
 def _hush() -> None:
-    """Let Fabric not tell of every process it starts."""
-    for name in ("lightning_fabric", "lightning.fabric"):
+    """Let Fabric not tell of every process it starts, nor torch of those it stops."""
+    for name in ("lightning_fabric", "lightning.fabric", "torch.multiprocessing.spawn"):
         logging.getLogger(name).setLevel(logging.ERROR)

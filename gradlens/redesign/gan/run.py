@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradlens.checkpoints import kept
 from gradlens.console import out_of_memory, plain
 from gradlens.redesign.gan import checkpoint, dataset
 from gradlens.redesign.gan.augmentation import draw
@@ -50,12 +51,6 @@ Callback = Callable[[Progress], None]
 
 class DivergedError(ValueError):
     """A loss that is no number: the run is over, the checkpoints before it are whole."""
-
-
-def kept(folder: Path | None) -> str:
-    """What there is to go on from, in words."""
-    found = checkpoint.checkpoints(folder) if folder is not None else []
-    return f"{found[-1].name} is kept, --resume goes on from it" if found else "no checkpoint had been written"
 
 
 class Run:
@@ -185,6 +180,7 @@ class Run:
             if self.step % config.save_every == 0 or last or stop:
                 self._read(callback)
                 self._check()
+                self._check_weights()
                 self._save()
             if stop and not last:
                 return False
@@ -214,8 +210,23 @@ class Run:
         """
         if self.bad >= 0:
             raise DivergedError(
-                f"the loss of step {int(self.bad)} is not finite; {kept(self.folder)}; a smaller --learning-rate or another "
-                "--loss may hold"
+                f"the loss of step {int(self.bad)} is not finite; {kept(self.folder, to_resume=False)}; begin anew with a "
+                "smaller --learning-rate or another --loss"
+            )
+
+    def _check_weights(self) -> None:
+        """Stop before a checkpoint is written that nothing can go on from.
+
+        Raises:
+            DivergedError: a weight is no number.
+        """
+        pair = self.pair
+        tensors = [t for n in (pair.generator, pair.discriminator, pair.averaged) for t in n.state_dict().values()]
+        slots = [s for o in (pair.optimiser_g, pair.optimiser_d) for p in o.state.values() for s in p.values()]
+        if not torch.stack([t.isfinite().all().to(self.device) for t in [*tensors, *slots]]).all():
+            raise DivergedError(
+                f"after step {self.step} the weights are not finite; {kept(self.folder, to_resume=False)}; begin anew with a "
+                "smaller --learning-rate or another --loss"
             )
 
     def _look(self, losses: Tensor, callback: Callback | None) -> None:
@@ -290,10 +301,16 @@ class Run:
             role: (network.state_dict(), described(role, self.told[role], self.config, origin))
             for role, network in (("generator", self.pair.averaged), ("discriminator", self.pair.discriminator))
         }
-        checkpoint.save(
-            self.folder, self.step, networks=networks, state=self.state(), config=plain(self.config), data=self.data.told,
-            card=model_card(self.config, self.told, self.data, self.step),
-        )  # fmt: skip
+        try:
+            checkpoint.save(
+                self.folder, self.step, networks=networks, state=self.state(), config=plain(self.config), data=self.data.told,
+                card=model_card(self.config, self.told, self.data, self.step),
+            )  # fmt: skip
+        except OSError as error:
+            raise OSError(
+                f"the checkpoint of step {self.step} cannot be written to {str(self.folder)!r} ({error.strerror}); "
+                f"{kept(self.folder)}"
+            ) from error
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, and the log: flat."""
