@@ -7,6 +7,7 @@ import sys
 import threading
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -435,18 +436,19 @@ def test_norms_of_two_processes_are_the_norm_of_the_joined_batch(
     y = network.train()(x)
     (y * weights).sum().backward()
     exact = dtype == torch.float64
-    close = {"rtol": 1e-10, "atol": 1e-10} if exact else {"rtol": 1e-2, "atol": 1e-2}  # 100 +- 1 has 17 bits left of 24
+    size = 1e-10 if exact else 1e-2  # 100 +- 1 has 17 of 24 bits left
+    near = partial(torch.testing.assert_close, rtol=size, atol=size)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert x.grad is not None
-        torch.testing.assert_close(found["y"], y.detach()[rank::2], **close)
+        near(found["y"], y.detach()[rank::2])
         for key, value in network.state_dict().items():
-            torch.testing.assert_close(found["state"][key], value, msg=key, **close)
+            near(found["state"][key], value, msg=key)
         if exact:
-            torch.testing.assert_close(found["x"], x.grad[rank::2], **close)
+            near(found["x"], x.grad[rank::2])
             for gradient, weight in zip(found["weights"], network.parameters(), strict=True):
-                torch.testing.assert_close(gradient, weight.grad, **close)
-            torch.testing.assert_close(found["calm"], deepcopy(network).eval()(x)[rank::2].detach(), **close)
+                near(gradient, weight.grad)
+            near(found["calm"], deepcopy(network).eval()(x)[rank::2].detach())
 
 
 def test_synchronised_norms_keep_names_and_are_plain_in_eval_mode() -> None:
