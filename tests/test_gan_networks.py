@@ -216,6 +216,13 @@ def test_the_first_layer_is_apart() -> None:
     torch.testing.assert_close(network(x), expected, rtol=0, atol=FLOAT64)
 
 
+def test_batch_norm_follows_every_stage_but_the_first() -> None:
+    """Radford, Metz, Chintala 2016: not at the input layer of the discriminator."""
+    network = seeded(StagedDiscriminator, 32, width=3, norm="batch")
+    assert {k.split(".")[0] for k in network.state_dict() if "running_mean" in k} == {"bn2", "bn3"}
+    assert {k for k in network.state_dict() if k.endswith("bias") and k.startswith("down")} == {"down1.conv.bias"}
+
+
 def test_only_the_batch_norm_knows_of_other_images() -> None:
     x = pictures(4, 16)
     for norm, knows in (("spectral", False), ("none", False), ("batch", True)):
