@@ -114,6 +114,8 @@ def test_patches_depend_on_the_seed_and_on_the_picture_alone(tmp_path: Path) -> 
     one, other = read([folder], 8, patches=5, seed=1), read([folder], 8, patches=5, seed=2)
     assert one.sha256 != other.sha256
     assert torch.equal(read([folder], 8, patches=5, seed=1, limit=2).images, one.images[:10])
+    twice = read([folder_of(tmp_path / "twice", {f"{n}.png": drawn(40, 40, 0) for n in range(2)})], 8, patches=5)
+    assert not torch.equal(twice.images[:5], twice.images[5:])  # of equal pictures other squares
 
 
 def test_the_sample_photographs_serve_where_nothing_is_given() -> None:

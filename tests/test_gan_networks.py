@@ -216,6 +216,13 @@ def test_the_first_layer_is_apart() -> None:
     torch.testing.assert_close(network(x), expected, rtol=0, atol=FLOAT64)
 
 
+def test_batch_norm_follows_every_stage_but_the_first() -> None:
+    """Radford, Metz, Chintala 2016: not at the input layer of the discriminator."""
+    network = seeded(StagedDiscriminator, 32, width=3, norm="batch")
+    assert {k.split(".")[0] for k in network.state_dict() if "running_mean" in k} == {"bn2", "bn3"}
+    assert {k for k in network.state_dict() if k.endswith("bias") and k.startswith("down")} == {"down1.conv.bias"}
+
+
 def test_only_the_batch_norm_knows_of_other_images() -> None:
     x = pictures(4, 16)
     for norm, knows in (("spectral", False), ("none", False), ("batch", True)):
@@ -302,10 +309,11 @@ def test_the_neutral_generator_enlarges_nothing() -> None:
     assert not any(type(layer) in (nn.ConvTranspose2d, nn.Upsample, nn.PixelShuffle) for layer in network.modules())
     found = geometry.layers(network, [8], direction="forward")
     assert len(found) == 3
-    assert set(found["stride"]) == {"1 x 1"} and set(found["output"]) == {"32 x 32"} and not found["writes"].any()
+    assert set(found["stride"]) == {"1 x 1"} and set(found["output"]) == {"32 x 32"} and set(found["writes"]) == {False}
     assert geometry.lint(network, [8]) == []
     uneven = seeded(StagedGenerator, 32, latent=8, width=4, upsampler="deconv:5")
-    assert geometry.layers(uneven, [8], direction="forward")["writes"].all() and len(geometry.lint(uneven, [8])) == 3
+    assert set(geometry.layers(uneven, [8], direction="forward")["writes"]) == {True}
+    assert len(geometry.lint(uneven, [8])) == 3
 
 
 # What is refused

@@ -82,6 +82,7 @@ class Textbook:
 
     def step(self, draws: Draws) -> list[float]:
         name, steps = self.config.loss, len(draws["real"])
+        loss_d = fake = real = torch.zeros(())
         for k in range(steps):
             real = draws["real"][k].double() / 127.5 - 1
             if k == steps - 1:

@@ -252,7 +252,7 @@ def test_the_demo_is_flags_that_could_be_given() -> None:
     assert training._settled(training.Config(demo=True, steps=7)).steps == 7  # what is given wins
     flags = training.command(TrainConfig(**training.DEMO))
     assert flags == "gradlens train --demo"
-    assert training.command(TrainConfig(**(training.DEMO | {"steps": 7}))) == "gradlens train --demo --steps 7"
+    assert training.command(replace(TrainConfig(**training.DEMO), steps=7)) == "gradlens train --demo --steps 7"
 
 
 def test_the_demo_of_pictures_cuts_no_squares(tmp_path: Path) -> None:

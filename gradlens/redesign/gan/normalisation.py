@@ -38,14 +38,16 @@ class SyncedBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         axes = [0, *range(2, input.ndim)]
-        x = input.float()
-        sums = torch.stack([x.sum(axes), x.square().sum(axes), x.new_full((x.shape[1],), x.numel() / x.shape[1])])
-        total, squares, count = Summed.apply(sums)
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp(min=0)
-        self._remember(mean.detach(), variance.detach(), float(count[0].detach()))
         shape = (1, -1, *[1] * (input.ndim - 2))
-        y = (x - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        total, count = Summed.apply(torch.stack([x.sum(axes), x.new_full((x.shape[1],), x.numel() / x.shape[1])]))
+        mean = total / count
+        deviation = x - mean.view(
+            shape
+        )  # before squares are summed: E x^2 - mean^2 would lose what a large mean covers
+        variance = Summed.apply(deviation.square().sum(axes)) / count
+        self._remember(mean.detach(), variance.detach(), float(count[0].detach()))
+        y = deviation * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
         return y.to(input.dtype)
@@ -67,9 +69,7 @@ def synchronised(network: nn.Module) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
-            synced = SyncedBatchNorm(
-                module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
-            )  # fmt: skip
-            synced.load_state_dict(module.state_dict())
+            synced = SyncedBatchNorm(module.num_features)
+            synced.__dict__.update(module.__dict__)  # the very parameters and buffers, and the mode
             network.set_submodule(name, synced)
     return network
