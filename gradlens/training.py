@@ -177,7 +177,11 @@ def write_run(results: Results, folder: Path) -> None:
             path.replace(folder / path.name)
     _write_log(results, folder / "log.csv")
     say("drawing the report")
-    write_report(folder)
+    try:
+        write_report(folder)
+    except KeyboardInterrupt:
+        say("trained and measured, but without a report: gradlens report draws it")
+        raise
 
 
 def _write_log(results: Results, path: Path) -> None:

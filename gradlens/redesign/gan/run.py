@@ -391,8 +391,14 @@ def _placed(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
-    """A slot of an optimiser in the memory order of its parameter: a fused step goes through both as they lie."""
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value
+    """A slot of an optimiser in the memory order of its parameter: a fused step goes through both as they lie.
+
+    Always a copy: what was handed to processes on a CPU lies in memory that they share.
+    """
+    laid_out = (
+        torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else torch.empty_like(value)
+    )
+    return laid_out.copy_(value)
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
