@@ -166,11 +166,7 @@ class Run:
             self._look(torch.full((2,), float("nan")), callback)
         self.clock, self.clocked = time.perf_counter(), self.step
         while self.step < config.steps:
-            losses = self.take(self.draws(self.step))
-            self.step += 1
-            losses = self._agreed(losses)
-            fine = losses.isfinite().all() | (self.bad >= 0)
-            self.bad = torch.where(fine, self.bad, float(self.step))
+            losses = self.advance()
             if self.device.type == "cpu":
                 self._check()
             last = self.step == config.steps
@@ -186,6 +182,15 @@ class Run:
                 return False
         self._read(callback)
         return True
+
+    def advance(self) -> Tensor:
+        """Take one step: the losses `[2]` of discriminator and generator, of the whole batch."""
+        losses = self.take(self.draws(self.step))
+        self.step += 1
+        losses = self._agreed(losses)
+        fine = losses.isfinite().all() | (self.bad >= 0)
+        self.bad = torch.where(fine, self.bad, float(self.step))
+        return losses
 
     def _agreed(self, losses: Tensor) -> Tensor:
         """The losses of the whole batch: each process has those of its part."""
