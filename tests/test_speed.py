@@ -117,7 +117,7 @@ def test_training_is_timed_beside_the_textbook_beside_transposed_convolutions_an
         "look / training step", "matrix product / training step",
     ]  # fmt: skip
     assert table.loc[table["metric"] == "bar", "value"].tolist() == [1 / 1.5, 1 / 0.95, 2.0]
-    assert (table["metric"] == "operations").sum() == 1
+    assert table["metric"].tolist().count("operations") == 1
 
 
 def test_sections_are_chosen_by_name() -> None:
