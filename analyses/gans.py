@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from gradlens.console import say
+from gradlens.networks.stages import stage_count
 from gradlens.redesign.gan.config import TrainConfig
-from gradlens.redesign.gan.dataset import Data, read
-from gradlens.redesign.grid import Cell, run_grid
+from gradlens.redesign.gan.dataset import Data, of_tensor, read
+from gradlens.redesign.grid import Cell, cells, run_grid
 
 SEEDS = (0, 1, 2)
 SHORT = TrainConfig(  # on a CPU: two to three minutes of one core a run
@@ -50,6 +51,14 @@ def setting(resolution: int, steps: int | None) -> TrainConfig:
     return replace(config, resolution=resolution, **({} if steps is None else {"steps": steps}))
 
 
+def padded(fields: dict[str, Any], resolution: int) -> dict[str, Any]:
+    """`fields` with as many words of `upsampler` as a generator of `resolution` has stages; one word stands for all."""
+    words = fields.get("upsampler", ())
+    if len(words) < 2:
+        return fields
+    return fields | {"upsampler": ("resize",) * (stage_count(resolution) - len(words)) + words}
+
+
 def pictures(assets: Path, resolution: int) -> tuple[Data, Tensor]:
     """Training images of the assets, and others of the same kind that are not trained on."""
     training, others = (read([assets / name], resolution) for name in DATA[resolution])
@@ -57,12 +66,21 @@ def pictures(assets: Path, resolution: int) -> tuple[Data, Tensor]:
 
 
 def trained(
-    configs: list[TrainConfig], assets: Path, folder: Path, *, resolution: int, workers: int | None
+    configs: list[TrainConfig],
+    assets: Path,
+    folder: Path,
+    *,
+    resolution: int,
+    workers: int | None,
+    train: bool = True,
 ) -> tuple[list[Cell], Data]:
-    """All cells of an analysis, run where they were not, and their data."""
+    """All cells of an analysis, run where they were not (unless `train` is off), and their data."""
     data, others = pictures(assets, resolution)
-    found = run_grid(configs, data.images, folder, held_out=others, workers=workers)
+    if train:
+        found = run_grid(configs, data.images, folder, held_out=others, workers=workers)
+    else:
+        found = cells(configs, folder, of_tensor(data.images).sha256)
     missing = [cell.folder.name for cell in found if not cell.finished]
     if missing:
-        say(f"{len(missing)} cells failed: {', '.join(missing)}")
+        say(f"{len(missing)} of {len(found)} cells are not there: {', '.join(missing)}")
     return found, data

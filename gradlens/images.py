@@ -74,7 +74,8 @@ def _zipped(path: Path) -> list[Photograph]:
         archive = ZipFile(path)
     except (BadZipFile, OSError) as error:
         raise ValueError(f"images: {str(path)!r} is no whole zip file ({error})") from error
-    names = sorted(n for n in archive.namelist() if os.path.splitext(n)[1].lower() in SUFFIXES)
+    named = [n for n in archive.namelist() if os.path.splitext(n)[1].lower() in SUFFIXES]
+    names = sorted(named, key=lambda n: n.split("/"))  # as a folder is walked
     if not names:
         raise ValueError(f"images: {str(path)!r} holds no picture ({', '.join(sorted(SUFFIXES))})")
 

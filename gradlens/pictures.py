@@ -49,7 +49,7 @@ def picture_sets(images: Sequence[Path], against: Path | None, *, limit: int | N
     sets = []
     for name, subject, paths in zip(_set_names(sources), ("sample", "image"), sources, strict=False):
         found, shapes, skipped = [], [], {}
-        for photograph in _photographs(paths)[:limit]:
+        for photograph in all_photographs(paths, limit=limit):
             try:
                 image = photograph.open()
             except ValueError as error:
@@ -65,16 +65,21 @@ def picture_sets(images: Sequence[Path], against: Path | None, *, limit: int | N
     return sets
 
 
-def _photographs(paths: Sequence[Path]) -> list[Photograph]:
-    """The pictures of all `paths`, once each; of several paths each keeps its path as typed, or two could share a name."""
-    if len(paths) == 1:
-        return photographs(paths[0])
-    every: dict[str, Photograph] = {}
+def all_photographs(paths: Sequence[Path], *, limit: int | None = None) -> list[Photograph]:
+    """The pictures of all `paths`, once each; of several paths each keeps its path as typed, or two could share a name.
+
+    Raises:
+        ValueError, OSError: as `photographs`.
+    """
+    if len(paths) < 2:
+        return photographs(*paths, limit=limit)
+    found: dict[str, Photograph] = {}
     for path in paths:
-        for found in photographs(path):
-            name = path.as_posix() if path.is_file() else (path / found.name).as_posix()
-            every.setdefault(name, Photograph(name, found.open))
-    return list(every.values())
+        alone = path.is_file() and path.suffix.lower() != ".zip"
+        for photograph in photographs(path, limit=limit):
+            name = path.as_posix() if alone else (path / photograph.name).as_posix()
+            found.setdefault(name, Photograph(name, photograph.open))
+    return list(found.values())[:limit]
 
 
 def _set_names(sources: Sequence[Sequence[Path]]) -> list[str]:

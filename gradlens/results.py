@@ -307,6 +307,11 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept from run to run: `gradlens` in XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradlens"
+
+
 def circumstances() -> dict[str, Any]:
     """What a manifest says of the machine's software: versions, Python, platform and, in a checkout, the commit."""
     from importlib.metadata import PackageNotFoundError, version

@@ -70,6 +70,9 @@ def train_model(config: Config) -> Path:
             raise
         write_run(results, target)
     if results.manifest["partial"]:
+        from gradlens.checkpoints import kept
+
+        say(f"gradlens: {kept(target)}")
         raise Interrupted(target)
     if before is not None:
         shutil.rmtree(before)
@@ -96,9 +99,10 @@ def _settled(config: Config) -> Config:
         config = replace(config, **given)
     elif not config.data:
         raise ValueError("--data: name a folder or zip file of pictures; --demo trains on the sample photographs")
-    for path in (*config.data, *config.held_out):
-        if not path.exists():
-            raise ValueError(f"--data: there is no {str(path)!r}")
+    for flag, paths in (("--data", config.data), ("--held-out", config.held_out)):
+        for path in paths:
+            if not path.exists():
+                raise ValueError(f"{flag}: there is no {str(path)!r}")
     check(config)
     return config
 

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from pypdf import PdfReader
 from gradlens import commands, spectra
 from gradlens.compare import adjusted, fisher
 from gradlens.measure import DETAIL, SHOWN_SIDE, Config, command, measure_pictures, short_table
-from gradlens.pictures import _set_names, pairs_of
+from gradlens.pictures import _set_names, pairs_of, picture_sets
 from gradlens.report import SETS_SECTIONS, write_report
 from gradlens.report.run import number, probability
 from gradlens.report.sets import Sets
@@ -220,6 +221,16 @@ def test_a_set_against_itself_differs_by_nothing(two: tuple[Path, Path]) -> None
     assert (first, second) == ("real a", "real b")
     told = Sets(found)
     assert told.difference(2, "signed").value == 0 and told.distance()[0].value == 0
+
+
+def test_two_zip_files_are_one_set_of_all_their_pictures(two: tuple[Path, Path], tmp_path: Path) -> None:
+    zips = [tmp_path / "a.zip", tmp_path / "b.zip"]
+    for path in zips:
+        with ZipFile(path, "w") as archive:
+            for file in sorted(two[1].glob("*.png"))[:3]:
+                archive.write(file, file.name)
+    names = picture_sets(zips, None)[0].names
+    assert len(names) == 6 and names[0].startswith(zips[0].as_posix() + "/")
 
 
 def test_several_paths_are_one_set_without_repeats(two: tuple[Path, Path]) -> None:

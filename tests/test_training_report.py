@@ -118,6 +118,14 @@ def test_the_answer_names_what_is_found_and_what_is_not(results: Results) -> Non
     )
 
 
+@pytest.mark.parametrize(("share", "said"), [(1e-5, True), (0.5, False)])
+def test_a_lattice_in_an_empty_part_of_the_spectrum_is_called_so(results: Results, share: float, said: bool) -> None:
+    run = changed(results, "input-gradient", 2, "signed", **found(5.0, 4.5, 5.5))
+    rows = (run.table["subject"] == "input-gradient") & (run.table["period"] == 2) & (run.table["kind"] == "signed")
+    run.table.loc[rows & (run.table["metric"] == "lattice_share"), "value"] = share
+    assert ("it stands out of a gap in the spectrum" in conclusion(run)) == said
+
+
 @pytest.mark.parametrize(
     ("cells", "carries"),
     [(found(8, 7, 9), True), (found(8, 7, 9, p=0.011), False), (found(8, -0.1, 9), False), (found(-3, -4, -2), False)],

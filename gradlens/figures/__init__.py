@@ -23,6 +23,7 @@ from gradlens.figures.canvas import (
 )
 from gradlens.figures.contrasts import MOST_DOTS, draw_contrasts, draw_spread, draw_stages
 from gradlens.figures.curves import draw_curve
+from gradlens.figures.front import Point, draw_front
 from gradlens.figures.maps import (
     draw_frame,
     draw_gradient,
@@ -56,6 +57,7 @@ __all__ = [
     "STYLE",
     "Axes",
     "Card",
+    "Point",
     "Unevenness",
     "add_scale",
     "animation",
@@ -67,6 +69,7 @@ __all__ = [
     "draw_contrasts",
     "draw_curve",
     "draw_frame",
+    "draw_front",
     "draw_gradient",
     "draw_lattice_map",
     "draw_learning",

@@ -15,6 +15,7 @@ from gradlens.report.run import KINDS, NBSP, Row, counted, number, p_phrase, spa
 from gradlens.report.trained import SUBJECTS, Trained
 from gradlens.results import Results
 
+GAP = 0.1  # of the share that white noise has
 FAINT = 0.5  # dB; photographs without a lattice read up to 0.3 from 4 px on
 INCH = 96  # px of native size
 HALF = 3.2  # inches for the samples, and for the real images beside them
@@ -75,6 +76,7 @@ def _verdict(t: Trained) -> list[Part]:
         parts += [
             plain(" The discriminator's input gradient "), *_carried(t, "input-gradient", "carries"), plain("."),
         ]  # fmt: skip
+        parts += [plain(f" {said}") for said in _in_a_gap(t)]
     return parts
 
 
@@ -102,6 +104,21 @@ def _period(t: Trained, subject: str, row: Row) -> str:
     real = t.contrast("image", row.period, row.kind).value
     beside = f"; real images {number(real)}{NBSP}dB" if subject == "sample" and not isnan(real) else ""
     return f"{row.period}{NBSP}px ({number(row.value)}{NBSP}dB{family}{beside})"
+
+
+def _in_a_gap(t: Trained) -> list[str]:
+    """Lattices of the gradient that stand out only because the spectrum around them is nearly empty, as behind a hold."""
+    said = []
+    for period in t.periods:
+        share, floor = (
+            t.row("input-gradient", period, f"lattice_share{end}", "signed").value for end in ("", "_floor")
+        )
+        if t.clearest("input-gradient", period).found and share < GAP * floor:
+            said.append(
+                f"At {period}{NBSP}px that is {100 * share:.2g}{NBSP}% of its energy, where white noise has "
+                f"{100 * floor:.2g}{NBSP}%: it stands out of a gap in the spectrum."
+            )
+    return said
 
 
 def _joined(words: list[str], last: str) -> str:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gradlens import networks
+from gradlens.checkpoints import NETWORKS as HOME
+from gradlens.console import first_line
 from gradlens.models import factory
 from gradlens.modules import undisturbed
 from gradlens.redesign.gan.config import TrainConfig
@@ -25,7 +27,8 @@ def build(config: TrainConfig) -> tuple[nn.Module, nn.Module, dict[str, dict[str
         ValueError: a word is unknown, or a network of the user's does not take or give what it should.
     """
     told = {"generator": _generator(config), "discriminator": _discriminator(config)}
-    generator, discriminator = (_made(part, config) for part in told.values())
+    generator = _made("generator", told["generator"], config.generator_args)
+    discriminator = _made("discriminator", told["discriminator"], config.discriminator_args)
     _try(generator, discriminator, config)
     return generator, discriminator, told
 
@@ -65,20 +68,26 @@ def _words(words: tuple[str, ...]) -> str | list[str]:
 
 
 def _home(network: type[nn.Module]) -> str:
-    return f"gradlens.networks:{network.__name__}"
+    return f"{HOME}{network.__name__}"
 
 
-def _made(told: Mapping[str, Any], config: TrainConfig) -> nn.Module:
-    """The network that `told` describes."""
-    make = factory(told["builder"])
+def _made(role: str, told: Mapping[str, Any], own: Mapping[str, Any]) -> nn.Module:
+    """The network that `told` describes; `own` are the arguments that its user added."""
+    builder, arguments = told["builder"], told["arguments"]
     try:
-        network = make(**told["arguments"])
-    except (TypeError, ValueError) as error:
-        if told["builder"].startswith("gradlens."):
-            raise ValueError(f"--{error}" if isinstance(error, ValueError) else str(error)) from error
-        raise ValueError(f"{told['builder']!r} fails with {told['arguments']}: {error!r}") from error
+        make = factory(builder)
+    except ValueError as error:
+        raise ValueError(f"--{role}: {str(error).removeprefix('model: ')}") from error
+    try:
+        network = make(**arguments)
+    except Exception as error:  # a factory of the user's raises what it likes
+        if not builder.startswith(HOME):
+            raise ValueError(f"--{role}: {builder!r} fails with {arguments}: {error!r}") from error
+        name = str(error).partition(":")[0]
+        flag = f"--{role}-args: " if name in own or not name.isidentifier() else "--"
+        raise ValueError(f"{flag}{error}") from error
     if not isinstance(network, nn.Module):
-        raise ValueError(f"{told['builder']!r} returned a {type(network).__name__}, not an nn.Module")
+        raise ValueError(f"--{role}: {builder!r} returned a {type(network).__name__}, not an nn.Module")
     return network
 
 
@@ -86,32 +95,32 @@ def _try(generator: nn.Module, discriminator: nn.Module, config: TrainConfig) ->
     """Refuse a pair that does not fit together, before hours are spent."""
     wanted = [2, config.channels, config.resolution, config.resolution]
     latents = torch.zeros(2, config.latent)
-    made = _ran(generator, latents, config.generator, f"latents [2 {config.latent}]")
+    made = _ran("generator", generator, latents, f"{config.generator!r} does not run on latents [2, {config.latent}]")
     if list(made.shape) != wanted:
         raise ValueError(
             f"--generator: {config.generator!r} gives {list(made.shape)}; the discriminator is to see {wanted}"
         )
-    logits = _ran(discriminator, made, config.discriminator, f"images {wanted}")
+    logits = _ran("discriminator", discriminator, made, f"{config.discriminator!r} does not run on images {wanted}")
     if logits.numel() != 2:
         raise ValueError(
             f"--discriminator: {config.discriminator!r} gives {list(logits.shape)}; it must be one logit an image"
         )
 
 
-def _ran(network: nn.Module, x: Tensor, name: str, given: str) -> Tensor:
+def _ran(role: str, network: nn.Module, x: Tensor, failure: str) -> Tensor:
     try:
         with undisturbed(network), torch.no_grad():
             made = network(x)
-    except RuntimeError as error:
-        raise ValueError(f"{name!r} does not run on {given} ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # as a factory does
+        raise ValueError(f"--{role}: {failure} ({first_line(error)})") from error
     if not isinstance(made, Tensor):
-        raise ValueError(f"{name!r} gives a {type(made).__name__}, not a tensor")
+        raise ValueError(f"--{role}: gives a {type(made).__name__}, not a tensor")
     return made
 
 
 def described(role: str, told: Mapping[str, Any], config: TrainConfig, origin: str) -> dict[str, Any] | None:
     """What a checkpoint says of a network, as `gradlens.checkpoints` reads it; None for one of the user's."""
-    if not told["builder"].startswith("gradlens.networks:"):
+    if not told["builder"].startswith(HOME):
         return None
     side = config.resolution
     size = [config.latent] if role == "generator" else [config.channels, side, side]

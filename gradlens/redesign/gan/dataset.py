@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from gradlens.console import progress, say
-from gradlens.images import Photograph, UnreadableError, photographs
+from gradlens.images import Photograph, UnreadableError
+from gradlens.pictures import all_photographs
 
 AHEAD = 64  # pictures that are decoded before they are wanted
 ON_HOST = 0.5  # of the free memory that images may take; the rest goes to a file
@@ -74,7 +75,7 @@ def read(
         ValueError: there is no picture that will do, or only one.
         OSError: a folder may not be read.
     """
-    found = [p for source in sources or (None,) for p in photographs(source, limit=limit)][:limit]
+    found = all_photographs(sources, limit=limit)
     each = patches or 1
     store = _room(len(found) * each, channels, resolution)
     skipped: dict[str, str] = {}

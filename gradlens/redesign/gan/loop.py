@@ -6,6 +6,8 @@ on to the weights of one that was not interrupted, bit for bit on a CPU.
 """
 
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -41,10 +43,12 @@ class Job:
     folder: Path | None
     state: Mapping[str, Tensor] | None
     results: Path | None = None  # a folder to leave them in, for a process that is not this one
+    starter: int = 0  # the number of that process
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         _hush()  # in a process of its own, before Fabric speaks there
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; one process tells the others
 
     def __call__(self, fabric: Any) -> list[Results]:
         """The results, in the process that leads, unless they go to a folder."""
@@ -71,8 +75,8 @@ class Job:
             return []
 
     def _told_to_stop(self) -> bool:
-        """Whether the process that started this one was asked to stop."""
-        return self.results is not None and (self.results / STOP).exists()
+        """Whether the process that started this one was asked to stop, or is gone."""
+        return self.results is not None and ((self.results / STOP).exists() or os.getppid() != self.starter)
 
 
 def train(
@@ -216,9 +220,11 @@ def _launched(fabric: Any, job: Job, folder: Path | None) -> Results:
         return fabric.launch(job)[0]
     with stoppable() as stopped, TemporaryDirectory() as results, _heard(stopped, Path(results) / STOP), _none_left():
         try:
-            fabric.launch(replace(job, results=Path(results)))
+            fabric.launch(replace(job, results=Path(results), starter=os.getpid()))
             return Results.read(Path(results))
         except ProcessExitedException as error:
+            if stopped():
+                raise KeyboardInterrupt from None  # while they were starting
             reason = error.signal_name or f"exit code {error.exit_code}"
             raise ValueError(
                 f"process {error.error_index} of {fabric.world_size} ended ({reason}), the others were stopped; {kept(folder)}"
@@ -267,6 +273,6 @@ def _none_left() -> Iterator[None]:
 
 
 def _hush() -> None:
-    """Let Fabric not tell of every process it starts."""
-    for name in ("lightning_fabric", "lightning.fabric"):
+    """Let Fabric not tell of every process it starts, nor torch of those it stops."""
+    for name in ("lightning_fabric", "lightning.fabric", "torch.multiprocessing.spawn"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -18,7 +18,7 @@ from gradlens.redesign.gan import dataset
 from gradlens.redesign.gan.config import TrainConfig
 from gradlens.redesign.gan.instruments import generated, gradients_at, picture_contrasts
 from gradlens.redesign.surgery import certified
-from gradlens.results import COLUMNS, Results, circumstances
+from gradlens.results import COLUMNS, Results, cache_folder, circumstances
 from gradlens.spectra import fine_detail, lattice_statistics
 from gradlens.spectra.statistics import of_pictures
 from gradlens.upsampling import UPSAMPLERS
@@ -51,7 +51,7 @@ def outcome(run: Ended) -> Results:
     more = torch.Generator().manual_seed(dataset.seed_of(config.seed, "measured", 0))
     count = max(MEASURED, config.rated)
     samples = generated(run.generator, torch.randn(count, config.latent, generator=more).to(device))
-    real = _some(run.data.images, max(MEASURED, 2 * config.rated), config.seed)
+    real = _some(run.data.images, max(MEASURED, 2 * config.rated))
     looked = {
         "sample": samples[:MEASURED],
         "input-gradient": gradients_at(run.discriminator, samples[:MEASURED]),
@@ -80,19 +80,19 @@ def outcome(run: Ended) -> Results:
     return Results(rows, arrays, _manifest(run))
 
 
-def _some(images: Tensor, count: int, seed: int) -> Tensor:
-    """At most `count` of the images, drawn from the seed."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(dataset.seed_of(seed, "real", 0)))
+def _some(images: Tensor, count: int) -> Tensor:
+    """At most `count` of the images, drawn at random, the same ones in every run on them."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return images[order[:count]]
 
 
 def _rated(samples: Tensor, real: Tensor, held_out: Tensor | None, config: TrainConfig) -> pd.DataFrame:
     from gradlens.redesign.quality import rate
 
-    others = None if held_out is None else _some(held_out, 2 * config.rated, config.seed)
+    others = None if held_out is None else _some(held_out, 2 * config.rated)
     return rate(
         samples.cpu(), real, backbone=config.backbone, held_out=others, label=config.label, seed=config.seed,
-        device=samples.device,
+        device=samples.device, cache=cache_folder() / "features",
     )  # fmt: skip
 
 
