@@ -26,7 +26,6 @@ from analyses.timing import Case, Prepare
 from gradlens.networks.stages import stage_count, widths
 from gradlens.redesign.gan import dataset
 from gradlens.redesign.gan.config import TrainConfig
-from gradlens.redesign.gan.instruments import look
 from gradlens.redesign.gan.run import Run
 
 STEPS = {"cpu": 1, "cuda": 100}  # in one timing
@@ -66,9 +65,8 @@ def training_cases(
         words, several, _times(steps, ours.advance), f"{several}, transposed convolutions",
         _times(steps, deconvolved.advance), steps * batch, 1 / 0.95,
     )  # fmt: skip
-    networks = ours.pair.averaged, ours.pair.discriminator
     yield Case(
-        words, "look", _times(1, lambda: look(*networks, ours.latents, config.measured)), several,
+        words, "look", _times(1, ours.look), several,
         _times(steps, ours.advance), steps * batch, 0.02 * config.log_every / steps,
     )  # fmt: skip
     if device.type == "cuda":

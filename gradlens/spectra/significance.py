@@ -159,7 +159,8 @@ def lattice_contrasts(
     spectra.add(Views(signal, precision_of(x)))
     nothing = signal.new_full((len(signal),), float("nan"))
     return {
-        key: at_home(nothing if ready is None else _contrast(spectra.of(ready), ready), x) for key, ready in plans.items()
+        key: at_home(nothing if ready is None else _contrast(spectra.of(ready), ready), x)
+        for key, ready in plans.items()
     }
 
 

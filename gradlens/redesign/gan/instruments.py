@@ -52,9 +52,10 @@ def settle(network: nn.Module, latents: Tensor) -> None:
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # every batch counts alike
             norm.train()
-        for part in latents.split(TOGETHER):
+        for number, part in enumerate(latents.split(TOGETHER), start=1):
+            for norm in norms:
+                norm.momentum = 1 / number  # every batch counts alike; as momentum None, which waits for the device
             network(part)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
