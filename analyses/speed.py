@@ -4,25 +4,24 @@ On any device: `collect` against the bare autograd loop of the same network and 
 backward pass of a ResNet-18 through it, `energy_map` against one backward pass of one image, and `dream` against the bare
 passes that it needs and, where torch-lucent (0.1.8, with kornia 0.5.11) is installed, against Lucent; the fused
 resize-convolution and the pixel deconvolution against a transposed convolution and against two steps, maps channels-last (on a
-GPU in bfloat16). On a GPU also `collect`
-of the compiled network in bfloat16 against captum's `Saliency` in float32. Weights are random. The two sides alternate, and
-so does which goes first; a pair gives a ratio, of which the median and the quartiles are told: other work on the machine
-slows both. Run: `python -m analyses.speed`, on a GPU `python -m analyses.speed --device cuda`.
+GPU in bfloat16); a training step of a DCGAN against the textbook's (`analyses.speed_training`). On a GPU also `collect` of the
+compiled network in bfloat16 against captum's `Saliency` in float32. Weights are random; how it is timed: `analyses.timing`.
+Run: `python -m analyses.speed`, on a GPU `python -m analyses.speed --device cuda --training-batches 128 1024`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
-import numpy as np
 import pandas as pd
 import torch
 from cyclopts import Parameter
 from torch import Tensor, nn
 
+from analyses.speed_training import training_cases
+from analyses.timing import Case, clock_of, rows, timed
 from gradlens.console import application, progress, say
 from gradlens.console import run as run_command
 from gradlens.dream import RECIPES, dream, fourier, jitter
@@ -59,6 +58,19 @@ class Config:
     channels: Annotated[int, Parameter(help="Of layers that enlarge.")] = 64
     map_side: Annotated[int, Parameter(help="Of the maps that they enlarge, in pixels.")] = 64
     maps: Annotated[int, Parameter(help="In a batch of these.")] = 4
+    training_batches: Annotated[
+        tuple[int, ...],
+        Parameter(help="Of a DCGAN in training; 128 and 1024 say most on a GPU.", consume_multiple=True),
+    ] = (128,)
+    training_side: Annotated[int, Parameter(help="Of its images, in pixels.")] = 64
+    training_width: Annotated[int, Parameter(help="Its channels at full resolution.")] = 64
+    only: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="gradients, metrics, energy, dreams, layers, lucent, captum, training; all unless given.",
+            consume_multiple=True,
+        ),
+    ] = ()
     pairs: Annotated[int, Parameter(help="Timings of both sides.")] = 9
     device: Annotated[str, Parameter(help="cpu, cuda.")] = "cpu"
     seed: Annotated[int, Parameter(help="Of weights and images.")] = 0
@@ -66,37 +78,40 @@ class Config:
     force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
 
 
-@dataclass(frozen=True)
-class Case:
-    """Two ways to do a thing with `images` images or steps, and at most which share of the peer's time ours may take."""
-
-    model: str
-    ours: str
-    do: Prepare
-    peer: str
-    do_peer: Prepare
-    images: int
-    bar: float
-
-
 def run(config: Config) -> Results:
-    """For each case the seconds of both sides and their ratio: median, quartiles, number of pairs; on a GPU images/s."""
+    """For each case the seconds of both sides and their ratio: median, quartiles, number of pairs; on a GPU images/s.
+
+    Raises:
+        ValueError: `only` names no section; the message says which there are.
+    """
+    unknown = set(config.only) - set(SECTIONS)
+    if unknown:
+        raise ValueError(f"--only: must be of {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
     device = torch.device(config.device)
-    rows: list[dict] = []
-    cases = list(_cases(config, device))
+    made: list[dict] = []
+    cases = [
+        case
+        for name, section in SECTIONS.items()
+        if name in (config.only or SECTIONS)
+        for case in section(config, device)
+    ]
     with progress("speed", len(cases) * config.pairs) as advance:
         for case in cases:
-            rows += _rows(case, _timed(case, config.pairs, device, advance))
+            made += rows(case, timed(case, config.pairs, device, advance))
+    told = [f"--only {' '.join(config.only)}"] if config.only else []
+    told += [f"--device {device}"] if device.type != "cpu" else []
     manifest = circumstances() | {
-        "command": "python -m analyses.speed" + (f" --device {device}" if device.type != "cpu" else ""),
+        "command": " ".join(["python -m analyses.speed", *told]),
         "seed": config.seed,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
+        "clock": clock_of(device).__name__,
     }
-    return Results(pd.DataFrame(rows).reindex(columns=list(COLUMNS)), {}, manifest)
+    return Results(pd.DataFrame(made).reindex(columns=list(COLUMNS)), {}, manifest)
 
 
-def _cases(config: Config, device: torch.device) -> Iterator[Case]:
+def _gradient_cases(config: Config, device: torch.device) -> Iterator[Case]:
+    """Input gradients with their statistics, and the bare loop."""
     for name in config.networks:
         model, images = _network(name, config, device), _images(config, config.batch_size)
         yield Case(
@@ -108,6 +123,10 @@ def _cases(config: Config, device: torch.device) -> Iterator[Case]:
             config.batch_size * config.batches,
             bar=1.05,
         )
+
+
+def _metric_cases(config: Config, device: torch.device) -> Iterator[Case]:
+    """The metrics of a batch, and a backward pass of it."""
     model = _network("resnet18", config, device)
     images = _unit(_images(config, config.large_batch)[0], device)
     yield Case(
@@ -119,6 +138,11 @@ def _cases(config: Config, device: torch.device) -> Iterator[Case]:
         config.large_batch,
         bar=0.25,
     )
+
+
+def _energy_cases(config: Config, device: torch.device) -> Iterator[Case]:
+    """A prediction, and a backward pass of one image."""
+    image = _unit(_images(config, 1)[0], device)
     for name in config.networks:
         model, size = _network(name, config, device), (3, config.side, config.side)
         yield Case(
@@ -126,18 +150,26 @@ def _cases(config: Config, device: torch.device) -> Iterator[Case]:
             "energy_map",
             lambda model=model, size=size: lambda: energy_map(model.network, size),
             "backward pass",
-            lambda model=model: _backward(model, images[:1]),
+            lambda model=model: _backward(model, image),
             1,
             bar=3.0,
         )
+
+
+def _dream_cases(config: Config, device: torch.device) -> Iterator[Case]:
     for name in config.networks:
         yield _dream_case(_network(name, config, device), name, config, device)
-    yield from _upsampling_cases(config, device)
+
+
+def _lucent_cases(config: Config, device: torch.device) -> Iterator[Case]:
     if find_spec("lucent") is None:
         say("torch-lucent is not installed: no dream beside its own")
-    else:
-        model = _network("resnet18", config, device)
-        yield from (_lucent_case(model, layer, config) for layer in ("layer2", "layer4"))
+        return
+    model = _network("resnet18", config, device)
+    yield from (_lucent_case(model, layer, config) for layer in ("layer2", "layer4"))
+
+
+def _captum_cases(config: Config, device: torch.device) -> Iterator[Case]:
     for name in config.on_gpu if device.type == "cuda" else ():
         large = _images(config, config.large_batch)
         model = _network(name, config, device)
@@ -150,6 +182,13 @@ def _cases(config: Config, device: torch.device) -> Iterator[Case]:
             lambda model=model, large=large: lambda: _captum(model, large, device),
             config.large_batch * config.batches,
             bar=1 / 6,
+        )
+
+
+def _training_cases(config: Config, device: torch.device) -> Iterator[Case]:
+    for batch in config.training_batches:
+        yield from training_cases(
+            batch, device, seed=config.seed, resolution=config.training_side, width=config.training_width
         )
 
 
@@ -314,45 +353,16 @@ def _captum(model: nn.Module, batches: Sequence[Tensor], device: torch.device) -
         saliency.attribute(_unit(batch, device).requires_grad_(), abs=False)
 
 
-def _timed(case: Case, pairs: int, device: torch.device, advance: Callable[[], None]) -> np.ndarray:
-    """Seconds of ours and of the peer, `[pairs 2]`, after one warming run of each."""
-
-    def seconds(prepare: Prepare) -> float:
-        work = prepare()
-        _wait(device)
-        start = perf_counter()
-        work()
-        _wait(device)
-        return perf_counter() - start
-
-    sides = (case.do, case.do_peer)
-    for side in sides:
-        seconds(side)
-    times = np.empty((pairs, 2))
-    for pair in range(pairs):
-        for side in (0, 1) if pair % 2 == 0 else (1, 0):
-            times[pair, side] = seconds(sides[side])
-        advance()
-    return times
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _rows(case: Case, times: np.ndarray) -> list[dict]:
-    plain: dict[str, Any] = {"model": case.model, "subject": "speed", "layer": "", "image": "", "n": len(times)}
-
-    def row(kind: str, metric: str, values: np.ndarray, unit: str) -> dict:
-        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
-        return plain | {"kind": kind, "metric": metric, "value": median, "low": low, "high": high, "unit": unit}
-
-    rows = [row(f"{case.ours} / {case.peer}", "ratio", times[:, 0] / times[:, 1], "1")]
-    rows.append(plain | {"kind": f"{case.ours} / {case.peer}", "metric": "bar", "value": case.bar, "unit": "1"})
-    for kind, seconds in ((case.ours, times[:, 0]), (case.peer, times[:, 1])):
-        rows += [row(kind, "time", seconds, "s"), row(kind, "rate", case.images / seconds, "images/s")]
-    return rows
+SECTIONS: dict[str, Callable[[Config, torch.device], Iterator[Case]]] = {
+    "gradients": _gradient_cases,
+    "metrics": _metric_cases,
+    "energy": _energy_cases,
+    "dreams": _dream_cases,
+    "layers": _upsampling_cases,
+    "lucent": _lucent_cases,
+    "captum": _captum_cases,
+    "training": _training_cases,
+}
 
 
 def main() -> None:

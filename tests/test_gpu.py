@@ -1,16 +1,23 @@
 """On a GPU: the same numbers as on the CPU, on the device they came from."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 import torch
 
+from analyses.speed_training import started
 from gradlens import geometry, models, spectra
 from gradlens.dream import PARAMETERISATIONS, RECIPES, dream, jitter
 from gradlens.gradients import METHODS, attribute, collect, input_gradient
 from gradlens.probes import stages
 from gradlens.redesign import swap
+from gradlens.redesign.gan.augmentation import POLICIES
+from gradlens.redesign.gan.config import LossName, TrainConfig
+from gradlens.redesign.gan.loop import train
+from gradlens.redesign.gan.step import Captured
+from gradlens.redesign.losses import LOSSES
 from gradlens.upsampling import UPSAMPLERS
 from tests.spectra.measures import MEASURES, noise, planted
 
@@ -208,3 +215,44 @@ def test_surgery_on_a_gpu_is_surgery() -> None:
     there = swap(model.cuda(), "resize", example=latents.cuda())
     assert next(there.model.parameters()).is_cuda
     assert there.drift == pytest.approx(here.drift, rel=0.05)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_captured_steps_of_training_are_steps(loss: LossName, compiled: bool) -> None:
+    """The three that warm up, the one that is captured, and four replays."""
+    images = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    config = TrainConfig(
+        resolution=32, width=8, latent=16, batch_size=8, loss=loss, augment=POLICIES, lattice_weight=0.1, spectrum_weight=0.1,
+        accelerator="cuda", devices="1", precision="float32", compile=False,
+    )  # fmt: skip
+    plain, captured = started(config, images), started(replace(config, compile=compiled), images)
+    captured.take = captured.take if compiled else Captured(captured.take)
+    for _ in range(8):
+        torch.testing.assert_close(captured.advance(), plain.advance(), rtol=1e-2, atol=1e-2)  # convolutions in TF32
+    for one, other in zip(captured.pair.averaged.buffers(), plain.pair.averaged.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+    captured.look()
+    torch.testing.assert_close(captured.advance(), plain.advance(), rtol=1e-2, atol=1e-2)  # looking leaves it as it was
+
+
+def test_training_on_the_gpu_logs_as_on_the_cpu() -> None:
+    images = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    config = TrainConfig(
+        resolution=32,
+        width=8,
+        latent=16,
+        batch_size=8,
+        steps=12,
+        log_every=4,
+        rated=0,
+        precision="float32",
+        devices="1",
+    )
+    logs = [train(replace(config, accelerator=a), images=images).arrays for a in ("cuda", "cpu")]
+    for name in logs[1]:
+        if name.startswith("log/") and "images_per_second" not in name:
+            torch.testing.assert_close(
+                logs[0][name], logs[1][name], rtol=0.1, atol=1.0, equal_nan=True
+            )  # dB of few steps
+    assert (logs[0]["log/images_per_second"][1:] > 0).all()

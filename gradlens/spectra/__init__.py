@@ -23,6 +23,7 @@ from gradlens.spectra.radial import RadialProfile, radial_profile
 from gradlens.spectra.significance import (
     LatticeTest,
     lattice_contrast,
+    lattice_contrasts,
     lattice_lines,
     lattice_map,
     lattice_test,
@@ -38,6 +39,7 @@ __all__ = [
     "even_phases",
     "fine_detail",
     "lattice_contrast",
+    "lattice_contrasts",
     "lattice_lines",
     "lattice_loss",
     "lattice_map",

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradlens.spectra.signal import as_signal, at_home
 
 
-def fine_detail(x: Tensor) -> Tensor:
+def fine_detail(x: Tensor, *, finite: bool = False) -> Tensor:
     """A picture without what a small blur keeps of it: (1 - B)^2 x, with B the binomial [1 2 1] / 4 along each axis.
 
     Range: the unit of `x`, mean about 0; 0 for a constant picture.
@@ -20,6 +20,7 @@ def fine_detail(x: Tensor) -> Tensor:
 
     Args:
         x: `[N C *spatial]`, floating point, any unit; reflected at the border.
+        finite: whether it is known to hold no NaN and no infinity: then no device is waited for.
 
     Returns:
         Like `x`, in float64. Differentiable.
@@ -33,7 +34,7 @@ def fine_detail(x: Tensor) -> Tensor:
         >>> fine_detail(torch.full((1, 1, 5, 5), 0.3)).abs().max().item()
         0.0
     """
-    signal = as_signal(x)
+    signal = as_signal(x, finite=finite)
     return at_home(_without_blur(_without_blur(signal)), x)
 
 

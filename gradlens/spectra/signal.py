@@ -26,18 +26,20 @@ def _say_fallback(device: str) -> None:
     warnings.warn(f"{device} has no float64: gradlens.spectra computes on the CPU", stacklevel=4)
 
 
-def as_signal(x: Tensor, *, name: str = "x") -> Tensor:
+def as_signal(x: Tensor, *, name: str = "x", finite: bool = False) -> Tensor:
     """`x` checked and in float64, on its own device or, where that has no float64, on the CPU.
+
+    With `finite` its values are not looked at, and no device is waited for.
 
     Raises:
         TypeError: `x` is no floating-point tensor.
         ValueError: `x` is not `[N C *spatial]` with 1 to 3 spatial axes, is empty, or holds NaN or infinity.
     """
     check_shape(x, name=name)
-    if not _captured(x):
-        finite = is_finite(x)
-        if not finite.all():
-            raise ValueError(f"{name}: image {int((~finite).nonzero()[0])} holds NaN or infinity")
+    if not finite and not _captured(x):
+        fine = is_finite(x)
+        if not fine.all():
+            raise ValueError(f"{name}: image {int((~fine).nonzero()[0])} holds NaN or infinity")
     return in_float64(x)
 
 

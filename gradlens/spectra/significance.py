@@ -11,7 +11,7 @@ the image's size, channels and slope. Source: ours; the matching cancels what ed
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -130,6 +130,40 @@ def lattice_contrast(x: Tensor, period: Period, *, kind: Kind = "signed", window
     return _over_harmonics(x, period, kind, window, by_window=False)[0]
 
 
+def lattice_contrasts(
+    x: Tensor,
+    periods: Sequence[int],
+    *,
+    kinds: Sequence[Kind] = get_args(Kind),
+    window: int = 32,
+    finite: bool = False,
+) -> dict[tuple[Kind, int], Tensor]:
+    """`lattice_contrast` by (kind, period), up to rounding: what shares a window shares one short-time spectrum.
+
+    Range, Blind to, Raises, Source: as `lattice_contrast`. Differentiable.
+
+    Args:
+        x, window: as `lattice_contrast`.
+        periods: in pixels.
+        kinds: `"signed"`, `"envelope"` or both.
+        finite: whether `x` is known to hold no NaN and no infinity: then no device is waited for.
+
+    Example:
+        >>> x = torch.randn(2, 3, 32, 32)
+        >>> torch.allclose(lattice_contrasts(x, (2, 4))["signed", 4], lattice_contrast(x, 4))
+        True
+    """
+    signal = as_signal(x, finite=finite)
+    plans = {(kind, period): prepare(signal, period, kind, window) for kind in kinds for period in periods}
+    spectra = ShortTimes(plans.values())
+    spectra.add(Views(signal, precision_of(x)))
+    nothing = signal.new_full((len(signal),), float("nan"))
+    return {
+        key: at_home(nothing if ready is None else _contrast(spectra.of(ready), ready), x)
+        for key, ready in plans.items()
+    }
+
+
 def lattice_map(x: Tensor, period: Period, *, kind: Kind = "signed", window: int = 32) -> Tensor:
     """The lattice contrast of each window: where in the image the lattice is.
 
@@ -225,15 +259,18 @@ class ShortTimes:
         """The mean power in the half spectrum `[N B]` of the signals so far, on windows of `lengths`."""
         return torch.cat([part.power for part in self._parts[lengths, ()]])
 
+    def of(self, ready: Plan) -> ShortTime:
+        """What a plan reads, of the images so far."""
+        parts = self._parts[_key(ready)]
+        return ShortTime(torch.cat([p.power for p in parts]), torch.cat([p.parts for p in parts]), parts[0].grid)
+
     def test(self, ready: Plan | None, count: int, shape: tuple[int, ...], like: Tensor) -> LatticeTest:
         """The test of the `count` images so far, of `shape` `[C *spatial]`; NaN where there is no plan."""
         if ready is None:
             nothing = like.new_full((count,), float("nan"))
             return LatticeTest(nothing, nothing.clone(), ())
-        parts = self._parts[_key(ready)]
-        spectrum = ShortTime(torch.cat([p.power for p in parts]), torch.cat([p.parts for p in parts]), parts[0].grid)
         channels = shape[0] if ready.kind == "signed" else 1
-        return LatticeTest(*_p_value(spectrum, ready, shape[1:], channels), ready.lengths)
+        return LatticeTest(*_p_value(self.of(ready), ready, shape[1:], channels), ready.lengths)
 
 
 def _key(ready: Plan) -> tuple:
@@ -265,10 +302,15 @@ def _over_harmonics(
         pseudo=ready.needs_pseudo,
         by_window=by_window,
     )
+    return at_home(_contrast(spectrum, ready), x), spectrum.grid
+
+
+def _contrast(spectrum: ShortTime, ready: Plan) -> Tensor:
+    """The contrast in dB of each spectrum: `[N]` or `[N W]`."""
     contrast = spectrum.power.new_zeros(())
     for excess, null in _excesses(spectrum, ready):
         contrast = contrast + (excess - null.mean(-1, keepdim=True)).sum(-1)
-    return at_home(DB * contrast / ready.count, x), spectrum.grid
+    return DB * contrast / ready.count
 
 
 def _excesses(spectrum: ShortTime, ready: Plan) -> list[tuple[Tensor, Tensor]]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from gradlens.console import progress, say
 from gradlens.images import Photograph, UnreadableError
 from gradlens.pictures import all_photographs
+from gradlens.redesign.gan.device import sent
 
 AHEAD = 64  # pictures that are decoded before they are wanted
 ON_HOST = 0.5  # of the free memory that images may take; the rest goes to a file
@@ -229,7 +230,7 @@ class Dealer:
     def deal(self, batch: int) -> Tensor:
         """Batch number `batch`, `[batch_size / processes C R R]` uint8 on the device."""
         if self.pool is None:
-            return self.images[self.numbers(batch).to(self.device)]
+            return self.images[sent(self.numbers(batch), self.device)]
         if self.ahead is None or self.ahead[0] != batch:
             self.ahead = (batch, self.pool.submit(self._gather, self.numbers(batch)))
         made = self.ahead[1].result().to(self.device, non_blocking=True)

@@ -12,9 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlens.gradients import input_gradient
 from gradlens.modules import undisturbed
-from gradlens.spectra import fine_detail, lattice_contrast
+from gradlens.spectra import fine_detail, lattice_contrasts
+from gradlens.spectra.envelope import Kind
 
-KINDS = ("signed", "envelope")
+KINDS: tuple[Kind, ...] = ("signed", "envelope")
 TOGETHER = 64  # images a pass
 
 
@@ -51,9 +52,10 @@ def settle(network: nn.Module, latents: Tensor) -> None:
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # every batch counts alike
             norm.train()
-        for part in latents.split(TOGETHER):
+        for number, part in enumerate(latents.split(TOGETHER), start=1):
+            for norm in norms:
+                norm.momentum = 1 / number  # every batch counts alike; as momentum None, which waits for the device
             network(part)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -77,14 +79,13 @@ def _logit(output: Tensor) -> Tensor:
     return output.flatten()
 
 
-def contrasts(x: Tensor, periods: Sequence[int], name: str) -> dict[str, Tensor]:
-    """Mean contrast over images at each period: `NAME/signed/T` and `NAME/envelope/T`, in dB."""
-    return {
-        f"{name}/{kind}/{period}": lattice_contrast(x, period, kind=kind).mean() for kind in KINDS for period in periods
-    }
+def contrasts(x: Tensor, periods: Sequence[int], name: str, kinds: Sequence[Kind] = KINDS) -> dict[str, Tensor]:
+    """Mean contrast over images at each period: `NAME/signed/T` and `NAME/envelope/T`, in dB; NaN where `x` holds NaN."""
+    found = lattice_contrasts(x, periods, kinds=kinds, finite=True)
+    return {f"{name}/{kind}/{period}": values.mean() for (kind, period), values in found.items()}
 
 
 def picture_contrasts(images: Tensor, periods: Sequence[int], name: str) -> dict[str, Tensor]:
     """As `contrasts`, the envelope that of the fine detail of pictures, as `gradlens measure` has it."""
-    of_detail = contrasts(fine_detail(images), periods, name)
-    return contrasts(images, periods, name) | {k: v for k, v in of_detail.items() if "/envelope/" in k}
+    detail = fine_detail(images, finite=True)
+    return contrasts(images, periods, name, ("signed",)) | contrasts(detail, periods, name, ("envelope",))

@@ -1,6 +1,5 @@
 """A run under way: what a step draws, the steps, what is looked at on the way, and the state that all of it is resumed from."""
 
-import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ from gradlens.redesign.gan.augmentation import draw
 from gradlens.redesign.gan.build import build, described
 from gradlens.redesign.gan.card import model_card
 from gradlens.redesign.gan.config import TrainConfig
-from gradlens.redesign.gan.instruments import look, settle
+from gradlens.redesign.gan.device import Moment, between, fetched, moment, sent
+from gradlens.redesign.gan.instruments import Look, look, settle
 from gradlens.redesign.gan.normalisation import synchronised
 from gradlens.redesign.gan.outcome import Ended
 from gradlens.redesign.gan.step import Captured, Pair, take_step
@@ -29,6 +29,20 @@ SHOWN = 64  # latents that are looked at
 SETTLING = 256  # latents that norms of the average take their statistics from
 STRIP = 8  # of them that are kept as training went on
 LOSS_NAMES = ("loss_discriminator", "loss_generator")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What was measured, on its way to the host: there when `ended` has passed."""
+
+    step: int
+    images: int  # since `since`
+    since: Moment
+    begun: Moment
+    ended: Moment
+    names: tuple[str, ...]
+    values: Tensor
+    samples: Tensor
 
 
 @dataclass(frozen=True)
@@ -85,9 +99,9 @@ class Run:
         self.resumed: list[int] = []
         self.log: list[dict[str, float]] = []
         self.strip: list[tuple[int, np.ndarray]] = []
-        self.waiting: tuple[int, dict[str, Tensor | float], Tensor] | None = None
+        self.waiting: Waiting | None = None
         self.bad = torch.full((), -1.0, device=self.device)
-        self.clock, self.clocked, self.trained = time.perf_counter(), 0, 0.0
+        self.clock, self.clocked, self.trained = moment(self.device), 0, 0.0
 
     def _optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
         graph = self._graphed()
@@ -114,7 +128,7 @@ class Run:
             "generator": self.pair.generator,
             "discriminator": self.pair.discriminator,
         }
-        return {name: torch.compile(network) for name, network in made.items()} if self._fast() else made
+        return {name: torch.compile(network, dynamic=False) for name, network in made.items()} if self._fast() else made
 
     def _taker(self) -> Callable[[Mapping[str, Tensor]], Tensor]:
         take = partial(
@@ -139,7 +153,7 @@ class Run:
 
         def augmentation(name: str) -> dict[str, Tensor]:
             found = draw(batch, config.augment, (config.resolution,) * 2, generator=generator)
-            return {f"{name}/{k}": v[mine].to(self.device, non_blocking=True) for k, v in found.items()}
+            return {f"{name}/{k}": sent(v[mine], self.device) for k, v in found.items()}
 
         for k in range(loss.critic_steps):
             real.append(self.dealer.deal(step * loss.critic_steps + k))
@@ -150,9 +164,9 @@ class Run:
         keep = min(config.average, (1 + step) / (10 + step))
         return drawn | {
             "real": torch.stack(real),
-            "latents": torch.stack(latents).to(self.device, non_blocking=True),
-            "mix": torch.stack(mix).to(self.device, non_blocking=True),
-            "keep": torch.tensor(keep).to(self.device),
+            "latents": sent(torch.stack(latents), self.device),
+            "mix": sent(torch.stack(mix), self.device),
+            "keep": sent(torch.tensor(keep), self.device),
         }
 
     # the run
@@ -164,13 +178,9 @@ class Run:
         self.pair.discriminator.train()
         if not self.log:
             self._look(torch.full((2,), float("nan")), callback)
-        self.clock, self.clocked = time.perf_counter(), self.step
+        self.clock, self.clocked = moment(self.device), self.step
         while self.step < config.steps:
-            losses = self.take(self.draws(self.step))
-            self.step += 1
-            losses = self._agreed(losses)
-            fine = losses.isfinite().all() | (self.bad >= 0)
-            self.bad = torch.where(fine, self.bad, float(self.step))
+            losses = self.advance()
             if self.device.type == "cpu":
                 self._check()
             last = self.step == config.steps
@@ -186,6 +196,15 @@ class Run:
                 return False
         self._read(callback)
         return True
+
+    def advance(self) -> Tensor:
+        """Take one step: the losses `[2]` of discriminator and generator, of the whole batch."""
+        losses = self.take(self.draws(self.step))
+        self.step += 1
+        losses = self._agreed(losses)
+        fine = losses.isfinite().all() | (self.bad >= 0)
+        self.bad = torch.where(fine, self.bad, float(self.step))
+        return losses
 
     def _agreed(self, losses: Tensor) -> Tensor:
         """The losses of the whole batch: each process has those of its part."""
@@ -229,36 +248,43 @@ class Run:
                 "smaller --learning-rate or another --loss"
             )
 
+    def look(self) -> Look:
+        """What the averaged generator makes of the latents that are shown, and what the discriminator hands back there."""
+        settle(self.pair.averaged, self.settling)
+        return look(self.pair.averaged, self.pair.discriminator, self.latents, self.config.measured)
+
     def _look(self, losses: Tensor, callback: Callback | None) -> None:
         """Measure, in the process that leads; on a device that works by itself the values are read when the next are due."""
         if not self.fabric.is_global_zero:
             return
         self._read(callback)
-        now = time.perf_counter()
-        done = (self.step - self.clocked) * self._images_a_step()
-        speed = done / max(now - self.clock, 1e-9) if done else float("nan")
-        self.trained += now - self.clock
-        settle(self.pair.averaged, self.settling)
-        seen = look(self.pair.averaged, self.pair.discriminator, self.latents, self.config.measured)
-        told: dict[str, Tensor | float] = dict(zip(LOSS_NAMES, losses.clone(), strict=True))
-        self.waiting = (self.step, told | {"images_per_second": speed} | seen.contrasts, seen.samples)
+        begun, images = moment(self.device), (self.step - self.clocked) * self._images_a_step()
+        seen = self.look()
+        told = dict(zip(LOSS_NAMES, losses.unbind(), strict=True)) | seen.contrasts
+        values = fetched(torch.stack([value.float() for value in told.values()]))
+        samples, ended = fetched(seen.samples), moment(self.device)
+        self.waiting = Waiting(self.step, images, self.clock, begun, ended, tuple(told), values, samples)
         if self.device.type == "cpu":
             self._read(callback)
-        self.clock, self.clocked = time.perf_counter(), self.step
+        self.clock, self.clocked = ended, self.step
 
     def _read(self, callback: Callback | None) -> None:
         """Take in what was measured last."""
         if self.waiting is None:
             return
-        step, told, samples = self.waiting
-        self.waiting = None
-        values = {name: float(value) for name, value in told.items()}
-        self.log.append({"step": step} | values)
-        due = step % self.config.draw_every == 0 or step == self.config.steps
+        last, self.waiting = self.waiting, None
+        between(last.begun, last.ended)
+        seconds = between(last.since, last.begun)
+        self.trained += seconds
+        told = dict(zip(last.names, last.values.tolist(), strict=True))
+        speed = last.images / max(seconds, 1e-9) if last.images else float("nan")
+        values = {name: told.pop(name) for name in LOSS_NAMES} | {"images_per_second": speed} | told
+        self.log.append({"step": last.step} | values)
+        due = last.step % self.config.draw_every == 0 or last.step == self.config.steps
         if due or not self.strip:
-            self.strip.append((step, _levels(samples[:STRIP])))
+            self.strip.append((last.step, _levels(last.samples[:STRIP])))
         if callback is not None:
-            callback(Progress(step, self.config.steps, values, samples.cpu(), due))
+            callback(Progress(last.step, self.config.steps, values, last.samples, due))
 
     def _images_a_step(self) -> int:
         """Real images that a step looks at."""

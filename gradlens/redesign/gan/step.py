@@ -162,9 +162,10 @@ class Captured:
             return losses
         if self.graph is None:
             self.inputs = {name: value.clone() for name, value in draws.items()}
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread may pin the next images
                 self.losses = self.step(self.inputs)
+            self.graph = graph
         for name, value in draws.items():
             self.inputs[name].copy_(value)
         self.graph.replay()
