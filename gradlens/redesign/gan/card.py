@@ -44,6 +44,8 @@ def model_card(config: TrainConfig, told: Mapping[str, Mapping[str, Any]], data:
 
 
 def _loaded(told: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    if told.get("recipe"):
+        return list(told["recipe"])
     if told["builder"].startswith("gradlens.networks:"):
         return ['generator = models.generator("generator.safetensors")']
     return [
