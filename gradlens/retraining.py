@@ -8,6 +8,7 @@ first line is out.
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 SHOWN = 8  # samples of each that are kept
 LOOKS = 12  # measurements in a brief training
 BLAMED = 32  # samples at which the discriminator's gradient is looked into
+SAVED = 1000  # steps between checkpoints
 WIDTH = 32  # of a fresh discriminator
 ACCELERATORS = ("cpu", "cuda", "mps")
 TRIALS, WINNER = ".trials", "winner"
@@ -172,6 +174,8 @@ class _Course:
     """The job under way: what is measured is kept as it comes, so that an interruption loses only what is not done."""
 
     def __init__(self, task: Task, data: "Data", proposals: "Sequence[Proposal]", folder: Path) -> None:
+        from gradlens.redesign.gan.outcome import some_real
+
         self.task, self.data, self.folder = task, data, folder
         self.proposals = {p.name: p for p in proposals}
         self.tables: list[pd.DataFrame] = []
@@ -185,6 +189,7 @@ class _Course:
             raise ValueError(f"--periods: must be at most a quarter of {side} px, got {list(task.periods)}")
         self.discriminator, self.against = _discriminator(task, data)
         self.plain = _config(task, data, self.proposals["before"], self.against, self.periods)
+        self.real = some_real(data.images, self.plain)
 
     # before training
 
@@ -208,33 +213,32 @@ class _Course:
     def look_untrained(self) -> None:
         """Measure and rate the network as it is and every design before any training."""
         from gradlens.redesign.gan.instruments import settle
-        from gradlens.redesign.gan.outcome import lattices, some_real
+        from gradlens.redesign.gan.outcome import lattices
         from gradlens.redesign.proposals import FRESH
 
-        real = some_real(self.data.images, self.plain)
-        table, power = lattices(real.float() / 255, "data", "image", self.periods)
+        table, power = lattices(self.real.float() / 255, "data", "image", self.periods)
         self.tables.append(table)
-        self.arrays |= {"power/data": power, "picture/data": (real[:SHOWN].float() / 255).numpy()}
+        self.arrays |= {"power/data": power, "picture/data": (self.real[:SHOWN].float() / 255).numpy()}
         for name, proposal in self.proposals.items():
             say(f"measuring {name}, untrained")
             if name == FRESH:
                 settle(proposal.network, self.task.example.flatten(1))
-            self._look(name, proposal, real)
+            self._look(name, proposal.network)
+            self.stages.append({"design": name, "steps": 0, "label": name})
             self._costs(proposal)
 
-    def _look(self, name: str, proposal: "Proposal", real: "Tensor") -> None:
+    def _look(self, label: str, network: "nn.Module") -> None:
+        """Measure and rate what a network makes of latents that are the same for all."""
         from gradlens.redesign.gan.instruments import generated
         from gradlens.redesign.gan.outcome import lattices, rated, rated_latents
 
-        samples = generated(proposal.network, rated_latents(self.plain))
-        table, power = lattices(samples, name, "sample", self.periods)
-        quality = rated(samples[: self.plain.rated], real, self.plain).assign(model=name)
-        control = quality.loc[quality["subject"] == "image"].assign(model="data")
-        self._stage(name, 0, name)
-        self.tables += [table, quality.loc[quality["subject"] == "sample"]]
-        if name == "before":
-            self.tables.append(control)
-        self.arrays |= {f"picture/{name}": samples[:SHOWN].numpy(), f"power/{name}": power}
+        samples = generated(network, rated_latents(self.plain))
+        table, power = lattices(samples, label, "sample", self.periods)
+        cache = self.folder / TRIALS / "features"  # of the real images
+        quality = rated(samples[: self.plain.rated], self.real, self.plain, cache=cache)
+        quality["model"] = quality["subject"].map({"sample": label, "image": "data"})
+        self.tables += [table, quality if label == "before" else quality.loc[quality["subject"] == "sample"]]
+        self.arrays |= {f"picture/{label}": samples[:SHOWN].numpy(), f"power/{label}": power}
 
     def _costs(self, proposal: "Proposal") -> None:
         """Drift, and of each layer the deviation of its certificate and its multiplications."""
@@ -261,7 +265,7 @@ class _Course:
         began, total = time.perf_counter(), len(self.proposals)
         for number, (name, proposal) in enumerate(self.proposals.items(), start=1):
             say(f"training {name}, {steps} steps ({number} of {total})")
-            self._train(proposal, steps, self.folder / TRIALS / name, resume=False)
+            self._train(proposal, steps, self.folder / TRIALS / name)
             if number == 1 and not self.partial:
                 each = time.perf_counter() - began
                 left = each * (total - 1 + (self.task.flags.steps - steps) / steps)
@@ -293,50 +297,51 @@ class _Course:
         results = self._train(self.proposals[chosen], steps, self.folder / WINNER, resume=True)
         self._leave(results)
 
-    def _train(self, proposal: "Proposal", steps: int, folder: Path, *, resume: bool) -> Results:
+    def _train(self, proposal: "Proposal", steps: int, folder: Path, *, resume: bool = False) -> Results:
+        """Train a design to `steps`, and keep what was measured of it."""
         from gradlens.redesign import train
         from gradlens.redesign.gan.build import Ready
 
         folder.mkdir(parents=True, exist_ok=True)
         config = replace(
             _config(self.task, self.data, proposal, self.against, self.periods), steps=steps,
-            log_every=max(1, steps // LOOKS), save_every=max(1, steps if steps < 2000 else 1000),
+            rated=self.plain.rated if resume else 0, log_every=max(1, steps // LOOKS),
+            save_every=min(steps, SAVED), draw_every=steps,
         )  # fmt: skip
         origin = f"gradlens redesign of {self.task.name}, {proposal.name}"
         ready = Ready(proposal.network, self.discriminator, origin, proposal.recipe, proposal.enlarging)
         results = train(config, _tell, folder=folder, resume=resume, images=self.data, networks=ready)
-        self._take_in(proposal.name, results)
+        self.partial = bool(results.manifest["partial"])
+        self._take_in(proposal, results, folder)
         return results
 
-    def _take_in(self, design: str, results: Results) -> None:
-        """Keep the rows and arrays of a training under its label."""
+    def _take_in(self, proposal: "Proposal", results: Results, folder: Path) -> None:
+        """Keep what a training found, under its label, and look at the generator that it left."""
         import pandas as pd
 
+        from gradlens.checkpoints import newest, read_state
+
         training = results.manifest["training"]
-        label = f"{design}, {training['steps']} steps"
-        self._stage(design, training["steps"], label)
-        table = results.table
-        self.tables.append(table.loc[table["subject"].isin(["sample", "input-gradient"])].assign(model=label))
+        label = f"{proposal.name}, {training['steps']} steps"
+        self.arrays |= {f"log/{proposal.name}/{k[4:]}": v for k, v in results.arrays.items() if k.startswith("log/")}
+        if any(stage["label"] == label for stage in self.stages):
+            return
+        network = deepcopy(proposal.network)
+        network.load_state_dict(read_state(newest(folder) / "generator.safetensors"))
+        self._look(label, network)
         common = {"model": label, "subject": "redesign", "image": "", "kind": "after", "n": 1, "unit": "1"}
         layers = training["generator"]["layers"]
-        self.tables.append(
-            pd.DataFrame(
-                [
-                    common | {"layer": one["layer"], "metric": "certificate_deviation", "value": one["deviation"]}
-                    for one in layers
-                ]
-            )
-        )
-        self.stages[-1] |= {"layers": layers, "images_per_second": training["images_per_second"]}
-        self.arrays |= {
-            f"picture/{label}": results.arrays["samples"][:SHOWN],
-            f"power/{label}": results.arrays["power/sample"],
-        }
-        self.arrays |= {f"log/{design}/{k[4:]}": v for k, v in results.arrays.items() if k.startswith("log/")}
-        self.partial = self.partial or bool(results.manifest["partial"])
-
-    def _stage(self, design: str, steps: int, label: str) -> None:
-        self.stages.append({"design": design, "steps": steps, "label": label})
+        rows = [
+            common | {"layer": x["layer"], "metric": "certificate_deviation", "value": x["deviation"]} for x in layers
+        ]
+        gradient = results.table.loc[results.table["subject"] == "input-gradient"].assign(model=label)
+        self.tables += [gradient, pd.DataFrame(rows)]
+        self.stages.append(
+            {
+                "design": proposal.name, "steps": training["steps"], "label": label, "layers": layers,
+                "images_per_second": training["images_per_second"],
+            }
+        )  # fmt: skip
 
     def _leave(self, results: Results) -> None:
         """Let the chosen run stand as one of `gradlens train`, with its report."""

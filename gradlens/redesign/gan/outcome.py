@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -99,14 +100,21 @@ def _some(images: Tensor, count: int, seed: int) -> Tensor:
     return images[order[:count]]
 
 
-def rated(samples: Tensor, real: Tensor, config: TrainConfig, held_out: Tensor | None = None) -> pd.DataFrame:
-    """How good samples are against real images, beside the control, as the configuration has it."""
+def rated(
+    samples: Tensor,
+    real: Tensor,
+    config: TrainConfig,
+    held_out: Tensor | None = None,
+    *,
+    cache: Path | None = None,
+) -> pd.DataFrame:
+    """How good samples are against real images, beside the control, as the configuration has it; `cache` as of `rate`."""
     from gradlens.redesign.quality import rate
 
     others = None if held_out is None else _some(held_out, 2 * config.rated, config.seed)
     return rate(
         samples.cpu(), real, backbone=config.backbone, held_out=others, label=config.label, seed=config.seed,
-        device=samples.device,
+        device=samples.device, cache=cache,
     )  # fmt: skip
 
 
