@@ -50,7 +50,7 @@ class Retraining:
         bool,
         Parameter(
             help="Train designs for a generator briefly, pick one by lattice and FD, train it longer; with the defaults about "
-            "ten minutes on one core."
+            "a quarter of an hour on one core."
         ),
     ] = False
     data: Annotated[
@@ -136,6 +136,8 @@ def retrain(task: Task, folder: Path) -> Results:
         run.try_briefly()
         run.train_chosen()
     except KeyboardInterrupt:
+        if not run.stages:
+            raise
         run.partial = True
     finally:
         shutil.rmtree(folder / TRIALS, ignore_errors=True)
@@ -261,11 +263,17 @@ class _Course:
 
     def try_briefly(self) -> None:
         """Train the network as it is and each design for a few steps, each from the same discriminator on the same batches."""
+        from gradlens.redesign.gan.run import DivergedError
+
         steps = self.task.flags.brief_steps
         began, total = time.perf_counter(), len(self.proposals)
         for number, (name, proposal) in enumerate(self.proposals.items(), start=1):
             say(f"training {name}, {steps} steps ({number} of {total})")
-            self._train(proposal, steps, self.folder / TRIALS / name)
+            try:
+                self._train(proposal, steps, self.folder / TRIALS / name)
+            except DivergedError as error:  # one design: the others go on
+                say(f"{name}: {error}")
+                self.told["notes"][f"training of {name}"] = str(error)
             if number == 1 and not self.partial:
                 each = time.perf_counter() - began
                 left = each * (total - 1 + (self.task.flags.steps - steps) / steps)
@@ -282,7 +290,9 @@ class _Course:
         from gradlens.redesign.choice import RULE, choose
 
         brief = {stage["design"]: stage["label"] for stage in self.stages if stage["steps"]}
-        choice = choose(pd.concat(self.tables), list(brief.values()), control=brief["before"])
+        if not brief:
+            raise ValueError(f"--train: every training diverged ({'; '.join(self.told['notes'].values())})")
+        choice = choose(pd.concat(self.tables), list(brief.values()), control=brief.get("before", ""))
         chosen = next(name for name, label in brief.items() if label == choice.chosen)
         self.told["choice"] = {
             "design": chosen, "label": choice.chosen, "why": choice.why, "metric": choice.metric,

