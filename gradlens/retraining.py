@@ -296,8 +296,8 @@ class _Course:
         chosen = next(name for name, label in brief.items() if label == choice.chosen)
         self.told["choice"] = {
             "design": chosen, "label": choice.chosen, "why": choice.why, "metric": choice.metric,
-            "rule": RULE.format(metric=choice.metric or "no distance"),
-            "points": {label: list(map(float, point)) for label, point in zip(choice.labels, choice.points, strict=True)},
+            "rule": RULE.format(metric=choice.metric or "the distance (too few samples here: 0)"),
+            "points": {label: point.tolist() for label, point in zip(choice.labels, choice.points, strict=True)},
             "front": [label for label, best in zip(choice.labels, choice.front, strict=True) if best],
         }  # fmt: skip
         say(f"chosen: {chosen}, {choice.why}")

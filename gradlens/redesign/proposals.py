@@ -34,7 +34,7 @@ class Proposal:
         network: `[N latent]` to `[N C R R]` in [-1, 1].
         builder, arguments: what builds it, as `TrainConfig.generator` and `generator_args` have it; of a user's factory, what
             builds it before the design.
-        recipe: of a user's factory, lines of Python that build and fill it.
+        recipe: of a user's factory, lines of Python that build and fill it and make images.
         enlarging: the places that enlarge, by name, each with its modules in order.
         report: of the surgery; None for the network as it is.
     """
@@ -206,5 +206,8 @@ def _recipe(
     ]
     if name != BEFORE:
         to = "resize" if name == FRESH else name
-        lines.append(f'generator = swap(generator, "{to}", {chosen}example=torch.randn(16, *{size})).model')
-    return (*lines, f"generator.network.load_state_dict({state})")
+        lines.append(
+            f'generator = swap(generator, "{to}", {chosen}example=torch.randn(16, {", ".join(map(str, size))})).model'
+        )
+    images = f"images = generator(torch.randn(16, {', '.join(map(str, size))}))   # in [0, 1]"
+    return (*lines, f"generator.network.load_state_dict({state})", images)

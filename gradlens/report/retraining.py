@@ -287,7 +287,7 @@ def _shown(r: Retrained) -> Block:
         "figures/steps.svg",
         alt="Samples of the generator at every step, and real images",
         caption=[
-            "Samples at every step, whole pixels enlarged, not picked; a row's training has the same latents in every column. "
+            "Samples at every step, whole pixels enlarged, not picked, the same latents at every step. "
             f"Made by {r.results.manifest['command']}."
         ],
     )  # fmt: skip

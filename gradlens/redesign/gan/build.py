@@ -29,7 +29,7 @@ class Ready:
             factory that is the user's it may be a changed one.
         discriminator: likewise; `[N C R R]` in [-1, 1] to one logit an image.
         origin: where the weights come from, in words; the manifest keeps it.
-        recipe: of a changed generator, lines of Python that build and fill it, for the model card.
+        recipe: of a changed generator, lines of Python that build and fill it and make images, for the model card.
         enlarging: the places where the generator enlarges, each with its modules in order; their certificates are told.
     """
 
