@@ -53,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     torch.manual_seed(0)
     config = Config(
         STAGED, train=True, data=(pictures,), weights="random", model_args=TINY, input_size=(4,), mean=(0.5,), std=(0.5,),
-        to=("even", "resize", FRESH), count=16, periods=(2, 4), brief_steps=2, steps=4, batch_size=4, rated=20,
+        to=("resize",), count=16, periods=(2, 4), brief_steps=2, steps=4, batch_size=4, rated=20,
         discriminator_args={"width": 2}, out=tmp_path_factory.mktemp("retraining") / "run",
     )  # fmt: skip
     return redesign(config)
@@ -244,7 +244,7 @@ def test_a_run_is_whole(run: Path) -> None:
     assert names == {"table.csv", "arrays.safetensors", "manifest.json", "figures", "report.pdf", "steps.png", "winner"}
     r = Retrained(Results.read(run))
     steps = [(s["design"], s["steps"]) for s in r.stages]
-    designs = [BEFORE, "even", "resize", FRESH]
+    designs = [BEFORE, "resize"]
     assert steps == [(d, 0) for d in designs] + [(d, 2) for d in designs] + [(r.choice["design"], 4)]
     assert r.told["discriminator"].startswith("a fresh StagedDiscriminator")
 
@@ -275,7 +275,7 @@ def test_the_pdf_says_what_the_table_holds(run: Path) -> None:
         assert number(r.contrast(stage["label"], 2).value) in text
         assert measured(r.distance(stage["label"], r.metric).value) in text
     printed = short_table(r.results)
-    assert printed.count("steps") >= 5 and "real images" in printed
+    assert printed.count("steps") >= 3 and "real images" in printed
 
 
 def test_the_run_goes_on_as_one_of_train(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,5 +378,5 @@ def test_the_published_mnist_generator_is_redesigned(assets: Path, tmp_path: Pat
         steps=4, batch_size=4, rated=40, discriminator_args={"width": 4}, out=tmp_path / "run",
     )  # fmt: skip
     r = Retrained(Results.read(redesign(config)))
-    assert r.told["data"]["channels"] == 1 and r.contrast(BEFORE, 2).value > 5
+    assert r.told["data"]["channels"] == 1 and r.passed(r.stages[0]) == "0 / 3"
     assert models.generator(tmp_path / "run/winner")(torch.randn(2, 64)).shape == (2, 1, 28, 28)
