@@ -212,6 +212,14 @@ def fetched_from(name: str, weights: str | Path = "pretrained") -> str | None:
     return hub.fetched_from(name)
 
 
+def built_by(
+    name: str, role: Role, *, weights: str | Path = "pretrained", model_args: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """What builds the network called `name`, `timm:NAME` or `package.module:factory`, and its arguments."""
+    recipe = _recipe(role, name, str(weights), 0, model_args or {})
+    return recipe.builder, recipe.arguments
+
+
 def tiny_imagenet_classes() -> list[str]:
     """Names of the 200 classes of the bundled classifiers, in order."""
     text = resources.files("gradlens").joinpath("weights/tiny_imagenet_classes.txt").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from gradlens.console import (
     NOT_IN_COMMAND,
+    Interrupted,
     application,
     carry_out,
     command_line,
@@ -24,6 +25,7 @@ from gradlens.console import (
     say,
 )
 from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder, write_whole
+from gradlens.retraining import Retraining, check_early
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,12 +45,9 @@ Role = Literal["auto", "generator", "classifier", "discriminator"]
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Config:
+class Config(Retraining):
     """What to redesign, and what to measure it on."""
 
-    model: Annotated[
-        str, Parameter(help="Bundled name (gradlens ls models), timm name, checkpoint, or package.module:factory.")
-    ] = "resnet18_half"
     _: KW_ONLY
     role: Annotated[
         Role, Parameter(help="What the network is; of a pair and of a factory the generator, if it can be one.")
@@ -271,19 +270,9 @@ def redesign_model(config: Config) -> tuple[Results, "SwapReport | None"]:
     """The results of `config` without a report, and the recommended network."""
     import torch
 
-    from gradlens import models
-
     device = device_named(config.device)
-    role = _role(config)
-    if source := models.fetched_from(config.model, config.weights):
-        say(f"fetching the weights of {config.model} from {source}")
-    options: dict[str, Any] = {
-        "weights": config.weights, "seed": config.seed, "model_args": config.model_args, "input_size": config.input_size,
-        "mean": config.mean, "std": config.std,
-    }  # fmt: skip
-    build = {"generator": models.generator, "classifier": models.classifier, "discriminator": models.discriminator}
-    model = build[role](config.model, **options).to(device)
-    example, names = _example(model, config)
+    model, example, names = _loaded(config)
+    model = model.to(device)
     try:
         found = redesigned(model, example.to(device), config)
     except RuntimeError as error:
@@ -301,6 +290,22 @@ def redesign_model(config: Config) -> tuple[Results, "SwapReport | None"]:
     return Results(found.rows, found.arrays, manifest), found.best
 
 
+def _loaded(config: Config) -> "tuple[Model, Tensor, list[str]]":
+    """The network on the CPU, what it takes, and the names of photographs."""
+    from gradlens import models
+
+    role = _role(config)
+    if source := models.fetched_from(config.model, config.weights):
+        say(f"fetching the weights of {config.model} from {source}")
+    options: dict[str, Any] = {
+        "weights": config.weights, "seed": config.seed, "model_args": config.model_args, "input_size": config.input_size,
+        "mean": config.mean, "std": config.std,
+    }  # fmt: skip
+    build = {"generator": models.generator, "classifier": models.classifier, "discriminator": models.discriminator}
+    model = build[role](config.model, **options)
+    return model, *_example(model, config)
+
+
 def _role(config: Config) -> Literal["generator", "classifier", "discriminator"]:
     """What the network is."""
     from gradlens.checkpoints import card
@@ -308,6 +313,8 @@ def _role(config: Config) -> Literal["generator", "classifier", "discriminator"]
 
     if config.role != "auto":
         return config.role
+    if config.train:
+        return "generator"
     if config.model in BUNDLED:
         return "generator" if "generator" in BUNDLED[config.model] else next(iter(BUNDLED[config.model]))
     told = card(Path(config.model)) if Path(config.model).is_file() else None
@@ -341,6 +348,8 @@ def redesign(config: Config) -> Path:
     """
     _check_early(config)
     target = run_folder(config.out, "redesign")
+    if config.train:
+        return _retrained(config, target)
     with new_run(target, "redesign", force=config.force) as folder:
         say(f"gradlens: redesigning {config.model}; loading PyTorch")
         from gradlens.report import write_report
@@ -352,6 +361,34 @@ def redesign(config: Config) -> Path:
             write_weights(best, folder / "redesigned.safetensors")
         say("drawing the report")
         write_report(folder)
+    return target
+
+
+def _retrained(config: Config, target: Path) -> Path:
+    """Try designs by training; where that stands.
+
+    Raises:
+        Interrupted: Ctrl-C came before the end; what was done is kept.
+    """
+    with new_run(target, "redesign", force=config.force) as folder:
+        say(f"gradlens: redesigning {config.model} by training; loading PyTorch")
+        from gradlens import models, retraining
+        from gradlens.report import complete
+
+        device_named(config.device)
+        model, example, _ = _loaded(config)
+        built_by = models.built_by(config.model, _role(config), weights=config.weights, model_args=config.model_args)
+        results = retraining.retrain(
+            retraining.Task(
+                model, example, config.model, built_by, config, config.to, config.layers, config.periods, config.seed,
+                config.device, command(config),
+            ),
+            folder,
+        )  # fmt: skip
+        retraining.write_pictures(results, folder)
+        target, partial = complete(results, folder, target)
+    if partial:
+        raise Interrupted(target)
     return target
 
 
@@ -383,6 +420,7 @@ def write_weights(best: "SwapReport", path: Path) -> None:
 
 def _check_early(config: Config) -> None:
     """Refuse what can be refused before PyTorch is loaded."""
+    check_early(config)
     if config.count < 1:
         raise ValueError(f"--count: must be at least 1, got {config.count}")
     if not config.periods or min(config.periods) < 2:
@@ -404,10 +442,14 @@ def command(config: Config) -> str:
 
 def short_table(folder: Path) -> str:
     """The recommendation and one line a design, for the terminal."""
+    from gradlens.report import retraining
     from gradlens.report.redesign import conclusion, of_run
     from gradlens.report.run import number
 
-    told = of_run(Results.read(folder))
+    results = Results.read(folder)
+    if "retrained" in results.manifest:
+        return retraining.short_table(results)
+    told = of_run(results)
     lines = [conclusion(told), "", f"{'design':<16}  {'weights':<9}  {'passes':>6}  {'cost':>5}  {'drift':>6}  " + "  ".join(
         f"T={p}, dB".rjust(8) for p in told.periods
     )]  # fmt: skip

@@ -345,7 +345,7 @@ REFUSED: list[tuple[Callable[..., nn.Module], dict[str, Any], str]] = [
     (NeutralGenerator, {"latent": True}, "latent: must be an integer, got True"),
     (NeutralGenerator, {"width": 0}, "width: must be at least 1, got 0"),
     (NeutralGenerator, {"channels": 0}, "channels: must be at least 1, got 0"),
-    (StagedDiscriminator, {"resolution": 31}, "resolution: must be 8,"),
+    (StagedDiscriminator, {"resolution": 7}, "resolution: must be at least 8, got 7"),
     (StagedDiscriminator, {"downsampler": "resize"}, "downsampler: must be one of stride2, .*, got 'resize'"),
     (StagedDiscriminator, {"downsampler": ["blur"] * 2}, "downsampler: needs one word, or one for each of 3 stages"),
     (StagedDiscriminator, {"first": "resize"}, "first: must be one of stride2, .*, got 'resize'"),

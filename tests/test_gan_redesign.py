@@ -3,6 +3,7 @@
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from pypdf import PdfReader
@@ -81,7 +82,8 @@ def test_pages_say_what_the_table_says(tmp_path: Path) -> None:
         "command": "python -m analyses.gan_redesign assets", "finished": 9, "cells": 9, "steps": 1000, "hardware": "a CPU",
         "setting": {"resolution": 32, "batch_size": 64, "width": 16},
     }  # fmt: skip
-    Results(whole(), {}, manifest).write(tmp_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+    Results(whole(), {f"samples/{model}": pictures for model in CONTRAST}, manifest).write(tmp_path)
     text = " ".join(PdfReader(write_report(tmp_path)).pages[0].extract_text().split())
     assert "On the front of lattice against FD are" in conclusion(whole()) and "61.0" in text and "9 of 9 runs" in text
     assert gan_redesign.REFERENCE in text

@@ -9,6 +9,7 @@ from gradlens.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gradlens.networks.lapsrn import LapSRN
 from gradlens.networks.mnist import MNISTDiscriminator, MNISTGenerator
 from gradlens.networks.neutral import NeutralGenerator
+from gradlens.networks.rebuilt import Rebuilt
 from gradlens.networks.residual import ResidualGenerator
 from gradlens.networks.srgan import SRGANGenerator
 from gradlens.networks.staged import StagedDiscriminator, StagedGenerator
@@ -21,6 +22,7 @@ __all__ = [
     "MNISTDiscriminator",
     "MNISTGenerator",
     "NeutralGenerator",
+    "Rebuilt",
     "ResidualGenerator",
     "SRGANGenerator",
     "StagedDiscriminator",

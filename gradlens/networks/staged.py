@@ -17,7 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gradlens.downsampling import DOWNSAMPLERS
 from gradlens.filters import whole
-from gradlens.networks.stages import START, each_stage, layer, stage_count, widths
+from gradlens.networks.stages import START, each_stage, halvings, layer, stage_count, widths
 from gradlens.upsampling import UPSAMPLERS
 
 Norm = Literal["spectral", "batch", "none"]
@@ -78,10 +78,10 @@ class StagedGenerator(nn.Module):
 
 
 class StagedDiscriminator(nn.Module):
-    """Images to one logit each in stages down to 4 px: `[N C R R]` in [-1, 1] to `[N 1]`.
+    """Images to one logit each in stages down to 3 or 4 px: `[N C R R]` in [-1, 1] to `[N 1]`.
 
     Args:
-        resolution: R; 8 times a power of two.
+        resolution: R, at least 8; a stage halves what is above 4 px, rounded up.
         width: channels after the first stage; doubled with each, at most eight times.
         channels: C.
         downsampler: how each stage shrinks, one word for all or one for each, from the image down: `stride2`, `blur:5`, ...
@@ -112,7 +112,7 @@ class StagedDiscriminator(nn.Module):
         super().__init__()
         if norm not in get_args(Norm):
             raise ValueError(f"norm: must be one of {', '.join(get_args(Norm))}, got {norm!r}")
-        self.stages = stage_count(resolution)
+        self.stages, side = halvings(resolution)
         words = each_stage(downsampler, self.stages, "downsampler")
         words = words if first is None else [first, *words[1:]]
         wide = [whole(channels, "channels", least=1), *reversed(widths(width, self.stages))]
@@ -121,7 +121,7 @@ class StagedDiscriminator(nn.Module):
             argument = "first" if stage == 1 and first is not None else "downsampler"
             setattr(self, f"down{stage}", layer(DOWNSAMPLERS, word, before, after, argument, bias=not normed))
             setattr(self, f"bn{stage}", nn.BatchNorm2d(after) if normed else nn.Identity())
-        self.fc = nn.Linear(wide[-1] * START**2, 1)
+        self.fc = nn.Linear(wide[-1] * side**2, 1)
         if norm == "spectral":
             for module in [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)]:
                 spectral_norm(module)

@@ -22,6 +22,18 @@ def stage_count(resolution: int) -> int:
     return stages
 
 
+def halvings(resolution: int) -> tuple[int, int]:
+    """How many times a side is halved, rounded up, until it is at most 4 px, and what is left: of 28 px 3 and 4.
+
+    Raises:
+        ValueError: it is below 8.
+    """
+    side, count = whole(resolution, "resolution", least=2 * START), 0
+    while side > START:
+        side, count = -(-side // 2), count + 1
+    return count, side
+
+
 def each_stage(words: str | Sequence[str], count: int, argument: str) -> list[str]:
     """A word for each of `count` stages.
 

@@ -17,6 +17,7 @@ from gradlens.report import (
     phases,
     prediction,
     redesign,
+    retraining,
     sets_answer,
     sets_compared,
     sets_images,
@@ -38,6 +39,7 @@ SETS_TITLE = "How much of these images is checkerboard?"
 PREDICTED_TITLE = "What will be checkerboard?"
 DREAMT_TITLE = "What jitter does to a dream"
 REDESIGNED_TITLE = "What could stand there instead?"
+RETRAINED_TITLE = "Which design, once it is trained?"
 TRAINED_TITLE = "Did it learn a checkerboard?"
 
 Drawn = tuple[list[Block], dict[str, bytes]]
@@ -96,6 +98,9 @@ def write_report(folder: Path) -> Path:
     elif "redesigned" in results.manifest:
         parts = {"redesign": redesign.alone(results)}
         title, of, listed = REDESIGNED_TITLE, [results.manifest["redesigned"]["name"]], False
+    elif "retrained" in results.manifest:
+        parts = {"retraining": retraining.alone(results)}
+        title, of, listed = RETRAINED_TITLE, [results.manifest["retrained"]["name"]], False
     elif "training" in results.manifest:
         parts = {"training": training.alone(results)}
         title, of, listed = TRAINED_TITLE, [str(results.manifest["training"]["label"])], False

@@ -133,6 +133,8 @@ def _recipe(t: Trained) -> list[str]:
         k: tuple(v) if isinstance(v, list) else v for k, v in t.told["config"].items() if k in known
     }
     config, generator = TrainConfig(**told), t.told["generator"]
+    if generator.get("recipe"):
+        return ["import torch", "from gradlens import models", *generator["recipe"]]
     if lines := plain_recipe(config):
         return lines
     module, _, name = str(generator["builder"]).partition(":")

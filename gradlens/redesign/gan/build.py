@@ -1,6 +1,8 @@
 """The pair of a training run: built as configured or by its user's factories, tried once, described for a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,17 +22,69 @@ GENERATORS = {
 }
 
 
-def build(config: TrainConfig) -> tuple[nn.Module, nn.Module, dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Ready:
+    """A pair that has its weights already; it is trained in copies.
+
+    Attributes:
+        generator: `[N latent]` to `[N C R R]` in [-1, 1], what the configuration's `generator` and `generator_args` build; of a
+            factory that is the user's it may be a changed one.
+        discriminator: likewise; `[N C R R]` in [-1, 1] to one logit an image.
+        origin: where the weights come from, in words; the manifest keeps it.
+        recipe: of a changed generator, lines of Python that build and fill it and make images, for the model card.
+        enlarging: the places where the generator enlarges, each with its modules in order; their certificates are told.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    origin: str = "given"
+    recipe: Sequence[str] = ()
+    enlarging: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def build(config: TrainConfig, ready: Ready | None = None) -> tuple[nn.Module, nn.Module, dict[str, dict[str, Any]]]:
     """Generator, discriminator, and for each its `builder` and `arguments`, from the default generator of random numbers.
 
     Raises:
-        ValueError: a word is unknown, or a network of the user's does not take or give what it should.
+        ValueError: a word is unknown, or a network of the user's does not take or give what it should, or one that is ready is
+            not what the configuration builds.
     """
     told = {"generator": _generator(config), "discriminator": _discriminator(config)}
-    generator = _made("generator", told["generator"], config.generator_args)
-    discriminator = _made("discriminator", told["discriminator"], config.discriminator_args)
+    if ready is None:
+        generator = _made("generator", told["generator"], config.generator_args)
+        discriminator = _made("discriminator", told["discriminator"], config.discriminator_args)
+    else:
+        generator, discriminator = (
+            deepcopy(network).requires_grad_(True) for network in (ready.generator, ready.discriminator)
+        )
+        for role, network in (("generator", generator), ("discriminator", discriminator)):
+            told[role]["origin"] = ready.origin
+            _check_described(role, network, told[role], config)
+        if ready.recipe:
+            told["generator"]["recipe"] = list(ready.recipe)
+        if ready.enlarging:
+            told["generator"]["enlarging"] = {name: list(names) for name, names in ready.enlarging.items()}
     _try(generator, discriminator, config)
     return generator, discriminator, told
+
+
+def fresh_discriminator(config: TrainConfig) -> nn.Module:
+    """The discriminator as configured, its weights from the seed; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(config.seed)
+        return _made(_discriminator(config), config)
+
+
+def _check_described(role: str, network: nn.Module, told: Mapping[str, Any], config: TrainConfig) -> None:
+    """Refuse a network that a checkpoint would describe wrongly."""
+    if not told["builder"].startswith("gradlens.networks:"):
+        return
+    built, given = (
+        {name: list(value.shape) for name, value in n.state_dict().items()} for n in (_made(told, config), network)
+    )
+    if built != given:
+        apart = sorted(name for name in built.keys() | given.keys() if built.get(name) != given.get(name))
+        raise ValueError(f"networks: the {role} is not what {told['builder']!r} builds; they differ in {apart[0]}")
 
 
 def _generator(config: TrainConfig) -> dict[str, Any]:

@@ -17,7 +17,6 @@ KERNELS = {"resize": 3, "deconv": 4}
 def model_card(config: TrainConfig, told: Mapping[str, Mapping[str, Any]], data: Data, step: int) -> str:
     """Markdown."""
     skipped = f", {len(data.skipped)} left out" if data.skipped else ""
-    shape = f"[16 {config.channels} {config.resolution} {config.resolution}]"
     lines = [
         f"# {config.label}, {config.resolution} px, step {step}",
         "",
@@ -34,7 +33,6 @@ def model_card(config: TrainConfig, told: Mapping[str, Mapping[str, Any]], data:
         "from gradlens import models",
         "",
         *_loaded(told["generator"], config),
-        f"images = generator(torch.randn(16, {config.latent}))   # {shape} in [0, 1]",
         "```",
     ]
     recipe = plain_recipe(config)
@@ -44,13 +42,19 @@ def model_card(config: TrainConfig, told: Mapping[str, Mapping[str, Any]], data:
 
 
 def _loaded(told: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """The generator with gradlens, and images of it."""
+    shape = f"[16 {config.channels} {config.resolution} {config.resolution}]"
+    images = f"images = generator(torch.randn(16, {config.latent}))   # {shape} in [0, 1]"
+    if told.get("recipe"):
+        return list(told["recipe"])
     if told["builder"].startswith("gradlens.networks:"):
-        return ['generator = models.generator("generator.safetensors")']
+        return ['generator = models.generator("generator.safetensors")', images]
     return [
         "generator = models.generator(",
         f'    "{told["builder"]}", weights="generator.safetensors", model_args={dict(told["arguments"])},',
         f"    input_size=[{config.latent}], mean=[0.5], std=[0.5],",
         ")",
+        images,
     ]
 
 

@@ -139,7 +139,7 @@ def check(config: TrainConfig) -> None:
         if not (isfinite(value) and value >= least):
             raise ValueError(f"{_flag(name)}: must be at least {least}, got {value}")
     side = config.resolution
-    if config.generator != "neutral" and side & (side - 1):
+    if config.generator in ("staged", "residual") and side & (side - 1):
         raise ValueError(f"--resolution: must be 32, 64, 128, 256 or another power of two, got {side}")
     if config.limit is not None and config.limit < 1:
         raise ValueError(f"--limit: must be at least 1, got {config.limit}")

@@ -23,6 +23,7 @@ from torch import Tensor
 from gradlens.checkpoints import kept
 from gradlens.console import out_of_memory, plain, stoppable
 from gradlens.redesign.gan import checkpoint, dataset
+from gradlens.redesign.gan.build import Ready
 from gradlens.redesign.gan.config import MAY_CHANGE, TrainConfig, check, stored
 from gradlens.redesign.gan.outcome import outcome
 from gradlens.redesign.gan.run import Callback, Run
@@ -42,6 +43,7 @@ class Job:
     callback: Callback | None
     folder: Path | None
     state: Mapping[str, Tensor] | None
+    networks: Ready | None = None
     results: Path | None = None  # a folder to leave them in, for a process that is not this one
     starter: int = 0  # the number of that process
 
@@ -55,7 +57,7 @@ class Job:
         cuda = [fabric.device] if fabric.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda), stoppable() as stopped:
             torch.random.default_generator.manual_seed(self.config.seed)
-            run = Run(fabric, self.config, self.data, self.held_out, self.folder)
+            run = Run(fabric, self.config, self.data, self.held_out, self.folder, self.networks)
             if self.state is not None:
                 run.restore(self.state)
             try:
@@ -85,8 +87,9 @@ def train(
     *,
     folder: Path | None = None,
     resume: bool = False,
-    images: Tensor | None = None,
+    images: Tensor | dataset.Data | None = None,
     held_out: Tensor | None = None,
+    networks: Ready | None = None,
 ) -> Results:
     """Train a generator and a discriminator; what came of it, as every run of gradlens leaves it.
 
@@ -96,7 +99,10 @@ def train(
         folder: checkpoints go into it; None: none are kept.
         resume: go on from the newest checkpoint in `folder`. Fields at their defaults are then those of the checkpoint. Without
             it, `folder` holds no checkpoint yet.
-        images, held_out: `[N C R R]` uint8 instead of `config.data` and `config.held_out`.
+        images, held_out: `[N C R R]` uint8 instead of `config.data` and `config.held_out`; of `images` also what
+            `gan.dataset.read` gave.
+        networks: a pair that has its weights already, in place of fresh ones; to resume, the same again, or none where the
+            configuration builds its like.
 
     Returns:
         Table (lattices of samples, of the discriminator's gradient and of real images; ratings), arrays (samples, the log,
@@ -125,7 +131,7 @@ def train(
         raise ValueError(f"--batch-size: must be a multiple of {fabric.world_size} devices, got {config.batch_size}")
     if held_out is None and config.held_out and config.rated:
         held_out = _decoded(config.held_out, config, None).images
-    job = Job(config, data, held_out, callback, folder, None if began is None else began.state)
+    job = Job(config, data, held_out, callback, folder, None if began is None else began.state, networks)
     return _launched(fabric, job, folder)
 
 
@@ -170,14 +176,16 @@ def agreed(config: TrainConfig, told: Mapping[str, Any]) -> TrainConfig:
     return replace(stored(told), **kept)
 
 
-def _decoded(sources: Sequence[Path], config: TrainConfig, images: Tensor | None) -> dataset.Data:
+def _decoded(sources: Sequence[Path], config: TrainConfig, images: Tensor | dataset.Data | None) -> dataset.Data:
+    known = images if isinstance(images, dataset.Data) else None
+    images = images.images if isinstance(images, dataset.Data) else images
     if images is not None:
         wanted = (config.channels, config.resolution, config.resolution)
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != wanted or len(images) < 2:
             raise ValueError(
                 f"images: must be at least 2 of {list(wanted)} uint8, got {list(images.shape)} {images.dtype}"
             )
-        return dataset.of_tensor(images)
+        return known or dataset.of_tensor(images)
     return dataset.read(
         sources,
         config.resolution,

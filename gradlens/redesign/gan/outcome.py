@@ -1,7 +1,8 @@
 """What a training run leaves: lattices of samples, gradients and real images, ratings, certificates of layers, the log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -48,10 +49,8 @@ class Ended:
 def outcome(run: Ended) -> Results:
     """The results of a run; samples are of the averaged generator, drawn from the seed."""
     config, device = run.config, run.latents.device
-    more = torch.Generator().manual_seed(dataset.seed_of(config.seed, "measured", 0))
-    count = max(MEASURED, config.rated)
-    samples = generated(run.generator, torch.randn(count, config.latent, generator=more).to(device))
-    real = _some(run.data.images, max(MEASURED, 2 * config.rated))
+    samples = generated(run.generator, rated_latents(config).to(device))
+    real = some_real(run.data.images, config)
     looked = {
         "sample": samples[:MEASURED],
         "input-gradient": gradients_at(run.discriminator, samples[:MEASURED]),
@@ -59,16 +58,11 @@ def outcome(run: Ended) -> Results:
     }
     tables, arrays = [], {f"log/{name}": column for name, column in run.logged.items()}
     for subject, x in looked.items():
-        statistics = lattice_statistics(x, config.measured)
-        if subject != "input-gradient":  # energy of pictures is that of their fine detail, as `gradlens measure` has it
-            statistics = of_pictures(statistics, lattice_statistics(fine_detail(x), config.measured))
-        table = measure(statistics, model=config.label, subject=subject)
-        tables.append(table.loc[table["image"] == ""])
-        arrays[f"power/{'gradient' if subject == 'input-gradient' else subject}"] = (
-            statistics.power.float().cpu().numpy()
-        )
+        table, power = lattices(x, config.label, subject, config.measured)
+        tables.append(table)
+        arrays[f"power/{'gradient' if subject == 'input-gradient' else subject}"] = power
     if config.rated and run.finished:
-        tables.append(_rated(samples[: config.rated], real, run.held_out, config))
+        tables.append(rated(samples[: config.rated], real, config, run.held_out))
     told = picture_contrasts(looked["image"], config.measured, "real")
     arrays |= {name: value.float().cpu().numpy() for name, value in told.items()}
     arrays["samples"] = generated(run.generator, run.latents).cpu().numpy()
@@ -80,19 +74,47 @@ def outcome(run: Ended) -> Results:
     return Results(rows, arrays, _manifest(run))
 
 
+def rated_latents(config: TrainConfig) -> Tensor:
+    """The latents whose samples are measured, the first of them also rated: `[n latent]`, of the seed."""
+    more = torch.Generator().manual_seed(dataset.seed_of(config.seed, "measured", 0))
+    return torch.randn(max(MEASURED, config.rated), config.latent, generator=more)
+
+
+def some_real(images: Tensor, config: TrainConfig) -> Tensor:
+    """The real images that samples are held against, the same ones in every run on them."""
+    return _some(images, max(MEASURED, 2 * config.rated))
+
+
+def lattices(x: Tensor, label: str, subject: str, periods: Sequence[int]) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows of a set of pictures or gradients `[N C R R]`, and their mean power `[F F]`."""
+    statistics = lattice_statistics(x, periods)
+    if subject != "input-gradient":  # energy of pictures is that of their fine detail, as `gradlens measure` has it
+        statistics = of_pictures(statistics, lattice_statistics(fine_detail(x), periods))
+    table = measure(statistics, model=label, subject=subject)
+    return table.loc[table["image"] == ""], statistics.power.float().cpu().numpy()
+
+
 def _some(images: Tensor, count: int) -> Tensor:
     """At most `count` of the images, drawn at random, the same ones in every run on them."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return images[order[:count]]
 
 
-def _rated(samples: Tensor, real: Tensor, held_out: Tensor | None, config: TrainConfig) -> pd.DataFrame:
+def rated(
+    samples: Tensor,
+    real: Tensor,
+    config: TrainConfig,
+    held_out: Tensor | None = None,
+    *,
+    cache: Path | None = None,
+) -> pd.DataFrame:
+    """How good samples are against real images, beside the control, as configured; `cache` as of `rate`."""
     from gradlens.redesign.quality import rate
 
     others = None if held_out is None else _some(held_out, 2 * config.rated)
     return rate(
         samples.cpu(), real, backbone=config.backbone, held_out=others, label=config.label, seed=config.seed,
-        device=samples.device, cache=cache_folder() / "features",
+        device=samples.device, cache=cache or cache_folder() / "features",
     )  # fmt: skip
 
 
@@ -100,7 +122,10 @@ def _manifest(run: Ended) -> dict[str, Any]:
     config = run.config
     networks = {
         role: dict(run.told[role])
-        | {"parameters": sum(p.numel() for p in network.parameters()), "layers": _layers(network, config)}
+        | {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "layers": _layers(network, config, run.told[role]),
+        }
         for role, network in (("generator", run.generator), ("discriminator", run.discriminator))
     }
     speeds = run.logged.get("images_per_second", np.array([np.nan]))
@@ -116,8 +141,13 @@ def _manifest(run: Ended) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _layers(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """The layers of a family's network that enlarge or shrink, each with the certificate of its own constants or gradients."""
+def _layers(network: nn.Module, config: TrainConfig, told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The layers of a family's network that enlarge or shrink, each with the certificate of its own constants or gradients.
+
+    Of another network those that it came with.
+    """
+    if "enlarging" in told:
+        return certified_places(network, told["enlarging"])
     if isinstance(network, StagedGenerator):
         names = [f"up{stage}" for stage in range(1, network.stages + 1)]
         return _certified(network, names, config.upsampler, UPSAMPLERS, "forward")
@@ -130,6 +160,18 @@ def _layers(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
         words = words if config.first is None else [config.first, *words[1:]]
         return _certified(network, names, words, DOWNSAMPLERS, "backward")
     return []
+
+
+def certified_places(network: nn.Module, places: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Each place where a network enlarges, the modules that stand there in order, with its forward certificate."""
+    found = []
+    for name, modules in places.items():
+        chain = nn.Sequential(*(network.get_submodule(module) for module in modules))
+        with undisturbed(chain):
+            verdict, deviation = certified(chain, _channels(chain), 2, "forward")
+        kind = ", ".join(type(m).__name__ for m in chain if not isinstance(m, nn.Identity))
+        found.append({"layer": name, "kind": kind, "certificate": verdict, "deviation": deviation})
+    return found
 
 
 def _certified(

@@ -15,7 +15,7 @@ from gradlens.checkpoints import kept
 from gradlens.console import out_of_memory, plain
 from gradlens.redesign.gan import checkpoint, dataset
 from gradlens.redesign.gan.augmentation import draw
-from gradlens.redesign.gan.build import build, described
+from gradlens.redesign.gan.build import Ready, build, described
 from gradlens.redesign.gan.card import model_card
 from gradlens.redesign.gan.config import TrainConfig
 from gradlens.redesign.gan.device import Moment, between, fetched, moment, sent
@@ -71,11 +71,17 @@ class Run:
     """A run under way: networks, optimisers, what has been logged, and the step it is at."""
 
     def __init__(
-        self, fabric: Any, config: TrainConfig, data: dataset.Data, held_out: Tensor | None, folder: Path | None
+        self,
+        fabric: Any,
+        config: TrainConfig,
+        data: dataset.Data,
+        held_out: Tensor | None,
+        folder: Path | None,
+        ready: Ready | None = None,
     ) -> None:
         self.fabric, self.config, self.data, self.held_out, self.folder = fabric, config, data, held_out, folder
         self.device: torch.device = fabric.device
-        generator, discriminator, self.told = build(config)
+        generator, discriminator, self.told = build(config, ready)
         averaged = deepcopy(generator).requires_grad_(False)
         networks = [_placed(n, self.device) for n in (generator, discriminator, averaged)]
         if fabric.world_size > 1:
