@@ -182,7 +182,8 @@ def _rising(where: str, space: str, metric: str, name: str, period: int) -> list
 
 CLAIMS = (
     Claim(
-        "strong colours", "Mysteriously, the checkerboard pattern tends to be most prominent in images with strong colors.", ARTICLE,
+        "strong colours", "Mysteriously, the checkerboard pattern tends to be most prominent in images with strong colors.",
+        ARTICLE,
         [c for name in (TWO, ONE) for c in _rising(BETWEEN, IMAGE, PLAIN, name, 2)],
     ),
     Claim(
@@ -257,34 +258,32 @@ def gathered(
     others: Mapping[str, tuple[Tensor, Tensor]],
     config: Config,
 ) -> Results:
-    """Table and profiles of the cells, by design and seed, that are finished, of real images `[N C H W]` uint8 and of `others`."""
+    """Table and profiles of the cells that are finished, of real images `[N C H W]` uint8 and of `others` with their averages."""
     average = data.double().mean((0, 2, 3)).float() / LEVELS
-    runs: dict[str, dict[int, Found]] = {name: {} for name in DESIGNS}
-    kept: dict[str, list[Tensor]] = {name: [] for name in (*DESIGNS, REAL)}
+    sets: dict[str, dict[int, Tensor]] = {name: {} for name in DESIGNS}
     for (name, seed), cell in found.items():
         if cell.finished:
-            images = sampled(models.generator(cell.folder), config.count, seed)
-            runs[name][seed] = correlations(images, average)
-            kept[name].append(images)
-    if not any(runs.values()):
+            sets[name][seed] = sampled(models.generator(cell.folder), config.count, seed)
+    if not any(sets.values()):
         raise ValueError(f"--cells: no run of this setting is finished in {str(config.cells)!r}")
-    every: dict[str, Mapping[int, Found]] = dict(runs) | {REAL: {}}
-    for seed in config.seeds:
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-        images = data[order[: config.count]].float() / LEVELS
-        every[REAL] = {**every[REAL], seed: correlations(images, average)}
-        kept[REAL].append(images)
-    rows = [row for name, of_seeds in every.items() for row in _rows(name, of_seeds)]
+    sets[REAL] = {seed: _some(data, config.count, seed) for seed in config.seeds}
+    runs = {name: {seed: correlations(x, average) for seed, x in of_seeds.items()} for name, of_seeds in sets.items()}
+    rows = [row for name, of_seeds in runs.items() for row in _rows(name, of_seeds)]
     for name, (images, centre) in others.items():
-        rows += [_row(name, key, found) for key, found in correlations(images, centre).items()]
-    arrays: dict[str, np.ndarray] = {"average": average.numpy()}
-    for name, sets in kept.items():
-        if sets:
-            told, some = _profiles(name, sets, average)
+        rows += [_row(name, key, value) for key, value in correlations(images, centre).items()]
+    arrays = {"average": average.numpy()}
+    for name, of_seeds in sets.items():
+        if of_seeds:
+            told, some = _profiles(name, list(of_seeds.values()), average)
             rows, arrays = rows + told, arrays | some
-    claims = claim_rows(CLAIMS, runs, KINDS)
-    table = pd.concat([pd.DataFrame(rows), claims], ignore_index=True).reindex(columns=list(COLUMNS))
-    return Results(table, arrays, _manifest(found, runs, config))
+    table = pd.concat([pd.DataFrame(rows), claim_rows(CLAIMS, runs, KINDS)], ignore_index=True)
+    return Results(table.reindex(columns=list(COLUMNS)), arrays, _manifest(found, config))
+
+
+def _some(data: Tensor, count: int, seed: int) -> Tensor:
+    """Real images `[N C H W]` in [0, 1], drawn from the seed."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return data[order[:count]].float() / LEVELS
 
 
 def sampled(model: models.Model, count: int, seed: int) -> Tensor:
@@ -344,16 +343,15 @@ def _parts(distance: np.ndarray, edges: np.ndarray, lattice: Mapping[str, np.nda
     return np.array([[part.mean() for part in np.array_split(values, PARTS)] for values in ours])
 
 
-def _manifest(
-    found: Mapping[tuple[str, int], Cell], runs: Mapping[str, Mapping[int, Found]], config: Config
-) -> dict[str, Any]:
+def _manifest(found: Mapping[tuple[str, int], Cell], config: Config) -> dict[str, Any]:
     told = next(iter(found.values())).config
     some = next(cell for cell in found.values() if cell.finished).results().manifest
+    seeds = {SHORT_NAMES[n]: [s for (m, s), cell in found.items() if m == n and cell.finished] for n in DESIGNS}
     return circumstances() | {
         "command": command(config),
         "resolution": config.resolution,
         "count": config.count,
-        "seeds": {SHORT_NAMES[name]: list(of_seeds) for name, of_seeds in runs.items()},
+        "seeds": seeds,
         "missing": [f"{SHORT_NAMES[n]}, seed {seed}" for (n, seed), cell in found.items() if not cell.finished],
         "steps": told.steps,
         "shortened": told.steps < LONG.steps,
