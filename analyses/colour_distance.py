@@ -212,7 +212,7 @@ class Config:
     resolution: Annotated[int, Parameter(help="32: CIFAR-10, 64: Tiny ImageNet.")] = 32
     seeds: Annotated[tuple[int, ...], Parameter(help="Of weights, latents and order.", consume_multiple=True)] = SEEDS
     steps: Annotated[int | None, Parameter(help="Of training; long on a GPU, short without, unless given.")] = None
-    train: Annotated[bool, Parameter(help="Train what is missing; otherwise go on with what is there.")] = True
+    found_only: Annotated[bool, Parameter(help="Train nothing; go on with the runs that are there.")] = False
     workers: Annotated[int | None, Parameter(help="Runs at once; one a GPU unless given.")] = None
     out: Annotated[Path | None, Parameter(help="Folder of this run; runs/colour_distance-N unless given.")] = None
     force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
@@ -236,7 +236,7 @@ def run(config: Config) -> Results:
     asked = {k: v for k, v in upsampling_configs(base, config.seeds).items() if k[0] in DESIGNS}
     found, data = trained(
         list(asked.values()), config.assets, config.cells, resolution=config.resolution, workers=config.workers,
-        train=config.train,
+        train=not config.found_only,
     )  # fmt: skip
     return gathered(dict(zip(asked, found, strict=True)), data.images, published(config), config)
 
@@ -245,7 +245,7 @@ def published(config: Config) -> dict[str, tuple[Tensor, Tensor]]:
     """Samples of the two published generators, each with its average colour: of its own samples for SVHN, whose images the assets
     do not hold, and of the test digits for MNIST."""
     svhn = sampled(models.generator(), config.count, 0)
-    digits = torch.from_numpy(mnist_digits(config.assets).mean() / LEVELS).float().view(1)
+    digits = torch.tensor([mnist_digits(config.assets).mean() / LEVELS], dtype=torch.float32)
     return {
         SVHN: (svhn, svhn.mean((0, 2, 3))),
         MNIST: (sampled(mnist_generator(config.assets), config.count, 0), digits),
@@ -365,7 +365,9 @@ def command(config: Config) -> str:
     options = [f"--{n} {getattr(config, n)}" for n in names if getattr(config, n) != getattr(Config, n)]
     if config.seeds != SEEDS:
         options.append(f"--seeds {' '.join(map(str, config.seeds))}")
-    return " ".join(["python -m analyses.colour_distance ASSETS", *options, *([] if config.train else ["--no-train"])])
+    return " ".join(
+        ["python -m analyses.colour_distance ASSETS", *options, *(["--found-only"] if config.found_only else [])]
+    )
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """`python -m reports.gan_upsampling RUN`: the pages of a saved run of `analyses.gan_upsampling`, as PDF."""
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ from reports.pages import draw_from_command_line, write_pages
 TITLE = "Deconvolution in the last two layers, the last, none"
 SUBJECTS = {UNTRAINED: UNTRAINED, EPOCH: EPOCH, TRAINED: "sample"}
 COLOURS = dict(zip(SHORT_NAMES.values(), figures.SERIES, strict=False))
-ANSWERS = ("held", "not held", "not decided")
 GAP = 2  # px of white between samples
+MOST = 8  # sentences of a table
 
 
 def write_report(folder: Path) -> Path:
@@ -66,22 +67,21 @@ def _pages(results: Results) -> Drawn:
         paragraph(
             "An excess is a contrast above that of the real images or above 0 dB, whichever is more. An artifact is an excess "
             f"whose 95 % interval over seeds lies above 0; no artifact one whose interval lies below {number(MARGIN, 0)} dB. A "
-            f"change within {number(UNAFFECTED, 0)} dB, a factor of two in power, is largely none. A sentence is held if all of its "
-            "conditions are met, not held if the interval of one lies wholly on the other side, else not decided. The rules are in "
-            "the code (", code("analyses.gan_upsampling.CLAIMS"), ") and older than the numbers. Of three seeds such an interval "
-            "covers the truth in four of five cases. What the article says of discriminators is in ",
+            f"change within {number(UNAFFECTED, 0)} dB, a factor of two in power, is largely none. A sentence is held if "
+            "all of its conditions are met, not held if the interval of one lies wholly on the other side, else not decided. The "
+            "rules are in the code (", code("analyses.gan_upsampling.CLAIMS"), ") and older than the numbers. Of three seeds such "
+            "an interval covers the truth in four of five cases. What the article says of discriminators is in ",
             code("analyses.gan_discriminator"), ", of untrained generators of other kernels in ",
             code("analyses.untrained_generators"), ".",
         ),
-        _sentences(t),
-        pagebreak(),
+        *(_sentences(t, CLAIMS[at : at + MOST]) for at in range(0, len(CLAIMS), MOST)),
         heading("Samples"),
         picture(
             "figures/samples.svg",
             alt="Eight samples of each generator, untrained and trained, at the same latents",
             caption=[
-                "Eight samples of each generator of the first seed, untrained (left) and trained (right), at the same latents, and "
-                "real images; every pixel as it is, enlarged a whole number of times."
+                "Eight samples of each generator of the first seed, untrained (left) and trained (right), at the same latents, "
+                "and real images; every pixel as it is, enlarged a whole number of times."
             ],
         ),
         heading("A low FD is another axis"),
@@ -172,36 +172,45 @@ def _contrasts(t: pd.DataFrame) -> Block:
         columns,
         rows,
         caption=[
-            f"Signed contrast in dB before and after training, mean over n seeds (95 % interval), and the envelope's after. {names}."
+            "Signed contrast in dB before and after training, mean over n seeds (95 % interval), and the envelope's after. "
+            f"{names}."
         ],
         stretch="deconvolution in",
     )
 
 
-def _sentences(t: pd.DataFrame) -> Block:
+def _sentences(t: pd.DataFrame, claims: Sequence[Claim]) -> Block:
     """Sentence, measurement, verdict."""
-    rows = []
-    for claim in CLAIMS:
-        answers = [verdict(t, claim.name, kind) for kind in KINDS]
-        for place, line in enumerate(conditions(t, claim, "signed")):
-            start = [f"{claim.sentence} ({claim.source})", line, *answers]
-            rows.append(start if place == 0 else ["", line, "", ""])
-    return table(
-        {"sentence": "left", "measured, dB (signed)": "left", "signed": "left", "env.": "left"},
-        rows,
-        caption=["Mean over seeds, 95 % interval, and the band it must lie in; verdicts by signed contrast and by the envelope's."],
-        stretch="sentence",
+    return claim_table(
+        t, claims, KINDS, 1, "measured, dB (signed)",
+        "Mean over seeds, 95 % interval, the band it must lie in; verdicts by signed contrast and the envelope's.",
     )  # fmt: skip
 
 
-def conditions(t: pd.DataFrame, claim: Claim, kind: str, digits: int = 1) -> list[str]:
+def claim_table(
+    t: pd.DataFrame, claims: Sequence[Claim], kinds: Sequence[str], digits: int, measured: str, caption: str
+) -> Block:
+    """Each sentence with the conditions of its first family and the verdict of every family."""
+    rows = [
+        [
+            f"“{claim.sentence}” ({claim.source})",
+            ". ".join(conditions(t, claim, kinds[0], digits)) + ".",
+            *(verdict(t, claim.name, kind) for kind in kinds),
+        ]
+        for claim in claims
+    ]
+    columns = {"sentence": "left", measured: "left", **dict.fromkeys(kinds, "left")}
+    return table(columns, rows, caption=[caption]) | {"widths": [4, 5, *(0 for _ in kinds)]}
+
+
+def conditions(t: pd.DataFrame, claim: Claim, kind: str, digits: int) -> list[str]:
     """Of each condition of a claim its words, mean, interval and band."""
     lines = []
     for condition in claim.conditions:
         chosen = (t["model"] == claim.name) & (t["metric"] == condition.words) & (t["kind"] == kind)
         found = value(t.loc[chosen])
-        met = {True: "", False: " (missed)", None: " (open)"}[condition.met(found[1], found[2])]
-        lines.append(f"{condition.words}: {said(found, digits)}; {condition.band}{met}")
+        met = {True: "met", False: "missed", None: "open"}[condition.met(found[1], found[2])]
+        lines.append(f"{condition.words}: {said(found, digits)}, {condition.band}: {met}")
     return lines
 
 
@@ -228,8 +237,8 @@ def _rated(t: pd.DataFrame, m: Any) -> list[Block]:
         {"deconvolution in": "left", "2 px, dB": "right", "FD": "right", "KID": "right", "FD minus none": "right"},
         rows,
         caption=[
-            f"Signed contrast, FD and KID ({m['trained']['rated']} samples, features of the bundled ResNet-18), means over seeds with "
-            "95 % intervals; the last column pairs seeds."
+            f"Signed contrast, FD and KID ({m['trained']['rated']} samples, features of the bundled ResNet-18), means over seeds "
+            "with 95 % intervals; the last column pairs seeds."
         ],
         stretch="deconvolution in",
     )  # fmt: skip
