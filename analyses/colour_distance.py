@@ -36,7 +36,7 @@ from gradlens.console import application, say
 from gradlens.console import run as run_command
 from gradlens.redesign.grid import Cell
 from gradlens.results import COLUMNS, Results, circumstances, new_run, run_folder
-from gradlens.spectra import fine_detail, lattice_contrast, lattice_map, notch
+from gradlens.spectra import fine_detail, lattice_contrast, notch
 
 DESIGNS = (TWO, ONE, NONE)
 REAL, SVHN, MNIST = "real images", "published DCGAN, SVHN", "published DCGAN, MNIST"
@@ -71,21 +71,21 @@ def written(x: Tensor) -> Tensor:
     return torch.atanh((2 * x - 1).clamp(-1 + 1 / LEVELS, 1 - 1 / LEVELS))
 
 
-def partial(ours: np.ndarray, theirs: np.ndarray, held: np.ndarray) -> float:
-    """Spearman's rank correlation of `ours` and `theirs` with `held` held, all `[N]`; NaN where one does not vary.
+def partial(ours: np.ndarray, theirs: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlations of `ours` and `theirs` with `held` held, all `[... N]`: `[...]`; NaN where one does not vary.
 
     Source: the partial correlation of ranks, (r_ab - r_ac r_bc) / sqrt((1 - r_ac^2) (1 - r_bc^2)).
     """
     ab, ac, bc = (rank_correlation(*pair) for pair in ((ours, theirs), (ours, held), (theirs, held)))
     free = (1 - ac**2) * (1 - bc**2)
-    return (ab - ac * bc) / np.sqrt(free) if free > 1e-12 else float("nan")
+    return np.where(free > 1e-12, ab - ac * bc, np.nan) / np.sqrt(np.where(free > 1e-12, free, 1.0))
 
 
-def rank_correlation(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Spearman's rank correlation; NaN where one does not vary."""
-    a, b = (stats.rankdata(values) - (len(values) + 1) / 2 for values in (ours, theirs))
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale else float("nan")
+def rank_correlation(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlations of `[... N]`: `[...]`; NaN where one does not vary."""
+    a, b = (stats.rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2 for values in (ours, theirs))
+    scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return np.where(scale > 0, (a * b).sum(-1), np.nan) / np.where(scale > 0, scale, 1.0)
 
 
 def spearman_interval(value: float, n: int, held: int = 0) -> tuple[float, float]:
@@ -125,27 +125,17 @@ def _seen(x: Tensor, centre: Tensor, period: int, where: str) -> tuple[np.ndarra
         colours = parts.mean((3, 4))
         edges = F.avg_pool2d(detail, side, side // 2).flatten(1)
         strength = amplitude(parts.flatten(0, 1), period).view(len(x), -1)
-        contrast = _contrasts(x, period, side, edges.shape[1])
+        contrast = lattice_contrast(parts.flatten(0, 1), period).view(len(x), -1)
     distance = (colours - centre).norm(dim=-1)
     lattice = {AMPLITUDE: strength.numpy(), CONTRAST: contrast.numpy()}
     return distance.numpy(), edges.sqrt().numpy(), lattice
-
-
-def _contrasts(x: Tensor, period: int, side: int, count: int) -> Tensor:
-    """The contrast of each window `[N n]`."""
-    found = lattice_map(x, period, window=side).flatten(1)
-    assert found.shape[1] == count
-    return found
 
 
 def _correlated(
     lattice: np.ndarray, distance: np.ndarray, edges: np.ndarray
 ) -> dict[str, tuple[float, float, float, int]]:
     """Plain and partial correlation of groups `[G n]`: of one group with Fisher's interval, of several the mean over groups."""
-    each = {
-        PLAIN: np.array([rank_correlation(*pair) for pair in zip(lattice, distance, strict=True)]),
-        PARTIAL: np.array([partial(*three) for three in zip(lattice, distance, edges, strict=True)]),
-    }
+    each = {PLAIN: rank_correlation(lattice, distance), PARTIAL: partial(lattice, distance, edges)}
     found = {}
     for metric, values in each.items():
         if len(values) == 1:

@@ -76,8 +76,8 @@ def _pages(results: Results) -> Drawn:
         paragraph(
             "Of the lattice with the distance, plain and with the fine detail held that is left without the lattice. Amplitude "
             "is the rms of the lattice in grey levels, contrast its power above that of the frequencies beside it. A tanh "
-            "presses what is far from mid grey: before it stands what the last layer wrote. Intervals are over seeds; of published "
-            "networks, which have one, over images."
+            "presses what is far from mid grey: before it stands what the last layer wrote. Intervals are over seeds; of "
+            "published networks, which have one, over images."
         ),
         *(_correlations(t, where) for where in (BETWEEN, WITHIN)),
         pagebreak(),
