@@ -20,10 +20,10 @@ from analyses.colour_distance import (
     PERIODS,
     PLAIN,
     REAL,
-    SPACES,
     SVHN,
     TWO,
     WITHIN,
+    WRITTEN,
 )
 from analyses.gan_upsampling import SHORT_NAMES
 from gradlens import figures
@@ -71,7 +71,6 @@ def _pages(results: Results) -> Drawn:
             ],
         ),
         _sentences(t),
-        pagebreak(),
         heading("Rank correlations"),
         paragraph(
             "Of the lattice with the distance, plain and with the fine detail held that is left without the lattice. Amplitude "
@@ -79,7 +78,7 @@ def _pages(results: Results) -> Drawn:
             "presses what is far from mid grey: before it stands what the last layer wrote. Intervals are over seeds; of "
             "published networks, which have one, over images."
         ),
-        *(_correlations(t, where) for where in (BETWEEN, WITHIN)),
+        *(_correlations(t, where, kind) for where in (BETWEEN, WITHIN) for kind in KINDS),
         pagebreak(),
         heading("Nearest and farthest"),
         picture(
@@ -131,25 +130,20 @@ def _sentences(t: pd.DataFrame) -> Block:
     )  # fmt: skip
 
 
-def _correlations(t: pd.DataFrame, where: str) -> Block:
-    """All networks, one table for between and one for within images."""
+def _correlations(t: pd.DataFrame, where: str, kind: str) -> Block:
+    """All networks, by amplitude or by contrast, between or within images."""
     rows = []
     for name, period in product(NAMES, PERIODS):
         found = [
             value(correlation(t, name, where, space, period, kind, metric))
-            for kind in KINDS
-            for space, metric in ((IMAGE, PLAIN), (IMAGE, PARTIAL), (SPACES[1], PARTIAL))
+            for space, metric in ((IMAGE, PLAIN), (IMAGE, PARTIAL), (WRITTEN, PARTIAL))
         ]
         if any(v[3] for v in found):
             rows.append([NAMES[name], str(period), *map(_short, found)])
     columns = {"deconvolution in": "left", "px": "right"}
-    columns |= {
-        f"{short} {what}": "right" for short in ("ampl.", "contr.") for what in ("", "held", "held, before tanh")
-    }
-    return table(
-        columns, rows, caption=[f"{where.capitalize()}: rank correlations with the distance (95 % interval)."],
-        stretch="deconvolution in",
-    )  # fmt: skip
+    columns |= dict.fromkeys(("plain", "detail held", "held, before tanh"), "right")
+    caption = f"{kind.capitalize()} {where}: rank correlations with the distance (95 % interval)."
+    return table(columns, rows, caption=[caption], stretch="held, before tanh")
 
 
 def _short(v: Value) -> str:
@@ -172,7 +166,7 @@ def _seeds(t: pd.DataFrame) -> Block:
     return table(
         columns, rows,
         caption=["Each seed by itself: rank correlation of the amplitude at 2 px with the distance (95 % interval over images)."],
-        stretch="deconvolution in",
+        stretch="within, held",
     )  # fmt: skip
 
 
