@@ -209,7 +209,7 @@ class Config:
     resolution: Annotated[int, Parameter(help="32: CIFAR-10, 64: Tiny ImageNet.")] = 32
     seeds: Annotated[tuple[int, ...], Parameter(help="Of weights, latents and order.", consume_multiple=True)] = SEEDS
     steps: Annotated[int | None, Parameter(help="Of training; long on a GPU, short without, unless given.")] = None
-    train: Annotated[bool, Parameter(help="Train what is missing; otherwise go on with what is there.")] = True
+    found_only: Annotated[bool, Parameter(help="Train nothing; go on with the runs that are there.")] = False
     workers: Annotated[int | None, Parameter(help="Runs at once; one a GPU unless given.")] = None
     out: Annotated[Path | None, Parameter(help="Folder of this run; runs/gan_upsampling-N unless given.")] = None
     force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
@@ -240,7 +240,7 @@ def run(config: Config) -> Results:
     asked = configs(base, config.seeds)
     found, _ = trained(
         list(asked.values()), config.assets, config.cells, resolution=config.resolution, workers=config.workers,
-        train=config.train,
+        train=not config.found_only,
     )  # fmt: skip
     return gathered(dict(zip(asked, found, strict=True)), config)
 
@@ -330,7 +330,9 @@ def command(config: Config) -> str:
     ]
     if config.seeds != SEEDS:
         options.append(f"--seeds {' '.join(map(str, config.seeds))}")
-    return " ".join(["python -m analyses.gan_upsampling ASSETS", *options, *([] if config.train else ["--no-train"])])
+    return " ".join(
+        ["python -m analyses.gan_upsampling ASSETS", *options, *(["--found-only"] if config.found_only else [])]
+    )
 
 
 def main() -> None:

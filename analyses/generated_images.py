@@ -75,14 +75,23 @@ def svhn(config: Config) -> Pictures:
 
 def mnist(config: Config) -> Pictures:
     """Samples of the MNIST generator, and test digits."""
-    weights = config.assets / "weights" / "dcgan_mnist" / "generator.pth"
-    generator = models.generator(
+    yield from _drawn(mnist_generator(config.assets), config)
+    for number, digit in enumerate(mnist_digits(config.assets)[: config.count]):
+        yield REAL, f"digit-{number:05}", Image.fromarray(digit)
+
+
+def mnist_generator(assets: Path) -> models.Model:
+    """The published generator of digits, latents `[N 64 1 1]`."""
+    weights = assets / "weights" / "dcgan_mnist" / "generator.pth"
+    return models.generator(
         "gradlens.networks:MNISTGenerator", weights=weights, input_size=(64, 1, 1), mean=(0.5,), std=(0.5,)
     )
-    yield from _drawn(generator, config)
-    raw = gzip.decompress((config.assets / "data" / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes())
-    for number, digit in enumerate(np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)[: config.count]):
-        yield REAL, f"digit-{number:05}", Image.fromarray(digit)
+
+
+def mnist_digits(assets: Path) -> np.ndarray:
+    """The test digits `[N 28 28]` uint8."""
+    raw = gzip.decompress((assets / "data" / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes())
+    return np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)
 
 
 def style(config: Config) -> Pictures:
