@@ -271,11 +271,11 @@ def _normal(config: TrainConfig, purpose: str, count: int) -> Tensor:
 def differences(single: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Stride 2 minus stride 1 of each generator, and trained minus untrained of each design, seed by seed."""
     for generator in dict.fromkeys(model.rpartition(", ")[0] for model in single["model"]):
-        sides = [single.loc[single["model"] == named(generator, first)] for first in FIRSTS]
-        yield _minus(*sides, ["subject", "layer"], model=f"{generator}: {STRIDE} - {PLAIN}")
+        ours, theirs = (single.loc[single["model"] == named(generator, first)] for first in FIRSTS)
+        yield _minus(ours, theirs, ["subject", "layer"], model=f"{generator}: {STRIDE} - {PLAIN}")
     for _, own in single.groupby("model", sort=False):
-        stages = [own.loc[own["layer"] == stage] for stage in (TRAINED, UNTRAINED)]
-        yield _minus(*stages, ["subject", "model"], layer=f"{TRAINED} - {UNTRAINED}")
+        after, before = (own.loc[own["layer"] == stage] for stage in (TRAINED, UNTRAINED))
+        yield _minus(after, before, ["subject", "model"], layer=f"{TRAINED} - {UNTRAINED}")
 
 
 def _minus(ours: pd.DataFrame, theirs: pd.DataFrame, shared: Sequence[str], **told: str) -> pd.DataFrame:
@@ -290,9 +290,10 @@ def _minus(ours: pd.DataFrame, theirs: pd.DataFrame, shared: Sequence[str], **to
 def means(single: pd.DataFrame) -> pd.DataFrame:
     """The mean over seeds of what single seeds have (`image` is `seed K`), with its interval."""
     rows = []
-    for key, group in single.groupby(KEYS, sort=False, dropna=False):
+    for _, group in single.groupby(KEYS, sort=False, dropna=False):
         values = {int(i.removeprefix("seed ")): v for i, v in zip(group["image"], group["value"], strict=True)}
-        rows.append(spread(values, **dict(zip(KEYS, key, strict=True)))[0])
+        first = group.to_dict("records")[0]
+        rows.append(spread(values, **{str(key): first[key] for key in KEYS})[0])
     return pd.DataFrame(rows)
 
 
