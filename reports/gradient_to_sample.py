@@ -64,9 +64,9 @@ def _pages(results: Results) -> Drawn:
             "figures/pixels.svg",
             alt="Contrast of pixels and of the gradient at them by steps, for each way of shrinking",
             caption=[
-                f"Contrast at 2 px of {m['images']} images whose pixels climb a discriminator's logit, by steps: pixels (solid) and "
-                "the gradient at them (dotted); mean over seeds, 95 % intervals where there are three. Step 0: grey with a little "
-                "noise. Dashed: real images."
+                f"Contrast at 2 px of {m['images']} images whose pixels climb a discriminator's logit, by steps: pixels (solid) "
+                "and the gradient at them (dotted); mean over seeds, 95 % intervals where there are three. Step 0: grey with a "
+                "little noise. Dashed: real images."
             ],
         ),
         _pixels(t, m["stops"]),
@@ -85,8 +85,8 @@ def _pages(results: Results) -> Drawn:
                 alt="Contrast of gradient and samples over training, and their correlation by lag",
                 caption=[
                     "Left: signed contrast at 2 px over training, of the discriminator's gradient at the samples and of the "
-                    "samples: mean over seeds, each seed as a thin line. Right: correlation of their first differences by lag, mean "
-                    "over seeds; above 0 steps the gradient leads. Grey: what 95 % of random phases stay within, lag by lag."
+                    "samples: mean over seeds, each seed as a thin line. Right: correlation of their first differences by lag, "
+                    "mean over seeds; above 0 steps the gradient leads. Grey: what 95 % of random phases stay within, lag by lag."
                 ],
             ),
             _coupled(t, m),
@@ -109,9 +109,9 @@ def setting_words(m: Mapping[str, Any]) -> str:
     """How it was trained, and what is missing."""
     data = {32: "CIFAR-10", 64: "Tiny ImageNet"}[m["resolution"]]
     words = (
-        f"{data} at {m['resolution']} px. Training: width {m['width']}, {m['steps']:,} steps of {m['batch_size']} images, measured "
-        f"every {m['every']}, on {m['device']}. Pixels: {m['images']} images a seed; the discriminator beside them has width "
-        f"{m['judge_width']}, no norm, R1; the frozen ones were trained with a resize generator."
+        f"{data} at {m['resolution']} px. Training: width {m['width']}, {m['steps']:,} steps of {m['batch_size']} images, "
+        f"measured every {m['every']}, on {m['device']}. Pixels: {m['images']} images a seed; the discriminator beside them has "
+        f"width {m['judge_width']}, no norm, R1; the frozen ones were trained with a resize generator."
     )
     if m["shortened"]:
         words += " The setting is shortened for a CPU: figures compare within it, not with papers."
@@ -120,7 +120,9 @@ def setting_words(m: Mapping[str, Any]) -> str:
     return words
 
 
-def at(t: pd.DataFrame, model: str, subject: str, layer: str, kind: str, metric: str = "lattice_contrast") -> pd.DataFrame:  # fmt: skip
+def at(
+    t: pd.DataFrame, model: str, subject: str, layer: str, kind: str, metric: str = "lattice_contrast"
+) -> pd.DataFrame:
     """The rows of a measure at 2 px."""
     return t.loc[
         (t["model"] == model) & (t["subject"] == subject) & (t["layer"] == layer) & (t["kind"] == kind)
@@ -156,9 +158,8 @@ def led(t: pd.DataFrame) -> str:
                 )
     if not names:
         return "No training was followed."
-    if not words:
-        return f"Over training, changes of the gradient's contrast and of the samples' go together in none of {len(names)} designs."
-    return f"Over training, changes of the gradient's contrast and of the samples' go together in {enumeration(words)}."
+    where = enumeration(words) if words else f"none of {len(names)} designs"
+    return f"Over training, changes of the gradient's contrast and of the samples' go together in {where}."
 
 
 def _pixels(t: pd.DataFrame, stops: list[int]) -> Block:
@@ -205,9 +206,9 @@ def _coupled(t: pd.DataFrame, m: Mapping[str, Any]) -> Block:
         {"generator": "left", "gradient": "left"} | dict.fromkeys(columns, "right"),
         rows,
         caption=[
-            f"First differences at 2 px after the first {100 * SETTLED:.0f} % of training: the strongest mean correlation over seeds "
-            f"within {REACH * m['every']} steps either way, its lag, that of each seed by itself, and its p over all lags (random "
-            "phases). Leading, following: mean over four lags. Levels: of the curves themselves, which share a trend."
+            f"First differences at 2 px after the first {100 * SETTLED:.0f} % of training: the strongest mean correlation over "
+            f"seeds within {REACH * m['every']} steps either way, its lag, that of each seed by itself, and its p over all lags "
+            "(random phases). Leading, following: mean over four lags. Levels: of the curves themselves, which share a trend."
         ],
         stretch="generator",
     )
@@ -216,9 +217,7 @@ def _coupled(t: pd.DataFrame, m: Mapping[str, Any]) -> Block:
 @figures.styled
 def _climbs(t: pd.DataFrame, stops: list[int]) -> bytes:
     figure, axes = figures.new_figure(6.7, 4.0, len(KINDS), len(BEDS), sharex=True)
-    for (line, kind), (column, (bed, ascent)) in product(
-        zip(axes, KINDS, strict=True), enumerate(BEDS)
-    ):  # each panel: one bed, one family
+    for (line, kind), (column, (bed, ascent)) in product(zip(axes, KINDS, strict=True), enumerate(BEDS)):
         ax = line[column]
         for name, colour in COLOURS.items():
             for subject, look in ((PIXELS, "-"), (GRADIENT, ":")):
@@ -279,10 +278,8 @@ def _curves(arrays: Mapping[str, np.ndarray]) -> bytes:
         right.set_ylabel("correlation")
     axes[-1, 0].set_xlabel("step")
     axes[-1, 1].set_xlabel("lag, steps (gradient leads to the right)")
-    handles, labels = (
-        sum(parts, []) for parts in zip(*(ax.get_legend_handles_labels() for ax in axes[0]), strict=True)
-    )
-    figure.legend(handles, labels, ncols=4, loc="outside lower center")
+    handles = [handle for ax in axes[0] for handle in ax.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, ncols=4, loc="outside lower center")
     return figures.svg(figure)
 
 
