@@ -25,7 +25,7 @@ from analyses.gradient_to_sample import (
 )
 from gradlens import figures
 from gradlens.report import Drawn
-from gradlens.report.document import Block, answer, code, heading, pagebreak, paragraph, picture, plain, strong, table
+from gradlens.report.document import Block, answer, code, heading, paragraph, picture, plain, strong, table
 from gradlens.report.run import KINDS, enumeration, number, probability
 from gradlens.results import Results
 from reports.claims import RULE, counted, said, sentences, value
@@ -74,7 +74,6 @@ def _pages(results: Results) -> Drawn:
             "figures/images.svg", alt="Images at the last step, for each way of shrinking", width=0.8,
             caption=[f"Four images of the first seed after {m['stops'][-1]} steps, pixels as they are, enlarged."],
         ),
-        pagebreak(),
         heading("Over training"),
     ]  # fmt: skip
     if any(name.startswith("curve/") for name in arrays):
