@@ -236,9 +236,8 @@ class _Course:
 
         samples = generated(network, rated_latents(self.plain))
         table, power = lattices(samples, label, "sample", self.periods)
-        cache = self.folder / TRIALS / "features"  # of the real images
-        quality = rated(samples[: self.plain.rated], self.real, self.plain, cache=cache)
-        quality["model"] = quality["subject"].map({"sample": label, "image": "data"})
+        quality = rated(samples[: self.plain.rated], self.real, self.plain)
+        quality["model"] = [label if subject == "sample" else "data" for subject in quality["subject"]]
         self.tables += [table, quality if label == "before" else quality.loc[quality["subject"] == "sample"]]
         self.arrays |= {f"picture/{label}": samples[:SHOWN].numpy(), f"power/{label}": power}
 

@@ -72,15 +72,16 @@ def fresh_discriminator(config: TrainConfig) -> nn.Module:
     """The discriminator as configured, its weights from the seed; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(config.seed)
-        return _made(_discriminator(config), config)
+        return _made("discriminator", _discriminator(config), config.discriminator_args)
 
 
 def _check_described(role: str, network: nn.Module, told: Mapping[str, Any], config: TrainConfig) -> None:
     """Refuse a network that a checkpoint would describe wrongly."""
     if not told["builder"].startswith("gradlens.networks:"):
         return
+    own = config.generator_args if role == "generator" else config.discriminator_args
     built, given = (
-        {name: list(value.shape) for name, value in n.state_dict().items()} for n in (_made(told, config), network)
+        {name: list(value.shape) for name, value in n.state_dict().items()} for n in (_made(role, told, own), network)
     )
     if built != given:
         apart = sorted(name for name in built.keys() | given.keys() if built.get(name) != given.get(name))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -100,21 +99,14 @@ def _some(images: Tensor, count: int) -> Tensor:
     return images[order[:count]]
 
 
-def rated(
-    samples: Tensor,
-    real: Tensor,
-    config: TrainConfig,
-    held_out: Tensor | None = None,
-    *,
-    cache: Path | None = None,
-) -> pd.DataFrame:
-    """How good samples are against real images, beside the control, as configured; `cache` as of `rate`."""
+def rated(samples: Tensor, real: Tensor, config: TrainConfig, held_out: Tensor | None = None) -> pd.DataFrame:
+    """How good samples are against real images, beside the control, as configured; features of these are cached."""
     from gradlens.redesign.quality import rate
 
     others = None if held_out is None else _some(held_out, 2 * config.rated)
     return rate(
         samples.cpu(), real, backbone=config.backbone, held_out=others, label=config.label, seed=config.seed,
-        device=samples.device, cache=cache or cache_folder() / "features",
+        device=samples.device, cache=cache_folder() / "features",
     )  # fmt: skip
 
 
