@@ -38,7 +38,10 @@ def table() -> pd.DataFrame:
                     "unit": "1",
                 }
             )
-    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    single = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    keys = ["model", "subject", "layer", "period", "kind", "metric", "unit"]
+    means = single.groupby(keys, dropna=False, as_index=False).agg(value=("value", "mean"), n=("n", "sum"))
+    return pd.concat([means.assign(image=""), single], ignore_index=True).reindex(columns=list(COLUMNS))
 
 
 def whole() -> pd.DataFrame:
@@ -84,6 +87,6 @@ def test_pages_say_what_the_table_says(tmp_path: Path) -> None:
     }  # fmt: skip
     pictures = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
     Results(whole(), {f"samples/{model}": pictures for model in CONTRAST}, manifest).write(tmp_path)
-    text = " ".join(PdfReader(write_report(tmp_path)).pages[0].extract_text().split())
+    text = " ".join(" ".join(page.extract_text() for page in PdfReader(write_report(tmp_path)).pages).split())
     assert "On the front of lattice against FD are" in conclusion(whole()) and "61.0" in text and "9 of 9 runs" in text
     assert gan_redesign.REFERENCE in text
