@@ -299,8 +299,8 @@ def test_the_run_goes_on_as_one_of_train(run: Path, tmp_path: Path, monkeypatch:
         (["--train", "--data", "PICTURES", "--brief-steps", "0"], "--brief-steps: must be at least 1"),
         (["--train", "--data", "PICTURES", "--steps", "9"], "--steps: must be at least --brief-steps=200, got 9"),
         (["--train", "--data", "PICTURES", "--mean", "0", "--std", "1"], "needs a network whose images are in [-1, 1]"),
-        (["--train", "--data", "PICTURES", "--to", "subpixel"], "no design of 'dcgan_svhn' is worth a training"),
-        (["--train", "--data", "PICTURES", "--to", "resise"], "to: 'resise' is none of"),
+        (["--train", "--data", "LARGE", "--to", "subpixel"], "no design of 'dcgan_svhn' is worth a training"),
+        (["--train", "--data", "LARGE", "--to", "resise"], "to: 'resise' is none of"),
         (["--train", "--data", "PICTURES"], "none of 24 pictures will do at 32 px"),
     ],
 )
@@ -312,7 +312,11 @@ def test_what_cannot_be_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = [str(pictures) if word == "PICTURES" else word for word in words]
+    (tmp_path / "large").mkdir()
+    for number_ in range(2):
+        Image.new("RGB", (32, 32), (number_, 9, 9)).save(tmp_path / "large" / f"{number_}.png")
+    places = {"PICTURES": str(pictures), "LARGE": str(tmp_path / "large")}
+    words = [places.get(word, word) for word in words]
     monkeypatch.setattr("sys.argv", ["gradlens", "redesign", "dcgan_svhn", *words, "--out", str(tmp_path / "run")])
     with pytest.raises(SystemExit) as ended:
         commands.main()
