@@ -69,8 +69,9 @@ def _pages(results: Results) -> Drawn:
             f"whose 95 % interval over seeds lies above 0; no artifact one whose interval lies below {number(MARGIN, 0)} dB. A "
             f"change within {number(UNAFFECTED, 0)} dB, a factor of two in power, is largely none. A sentence is held if "
             "all of its conditions are met, not held if the interval of one lies wholly on the other side, else not decided. The "
-            "rules are in the code (", code("analyses.gan_upsampling.CLAIMS"), ") and older than the numbers, but for the curves of "
-            "the first seed. Of three seeds such an interval covers the truth in four of five cases. What the article says of discriminators is in ",
+            "rules are in the code (", code("analyses.gan_upsampling.CLAIMS"), ") and older than the numbers, but for the curves "
+            "of the first seed. Of three seeds such an interval covers the truth in four of five cases. What the article says of "
+            "discriminators is in ",
             code("analyses.gan_discriminator"), ", of untrained generators of other kernels in ",
             code("analyses.untrained_generators"), ".",
         ),
