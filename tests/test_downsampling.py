@@ -98,6 +98,14 @@ def test_channels_last_stays_and_says_the_same(name: str) -> None:
     torch.testing.assert_close(y, layer(x.contiguous()))
 
 
+@pytest.mark.parametrize(("side", "copies"), [(12, 0), (13, 1)])
+def test_an_even_kernel_costs_no_copy_of_an_even_map(side: int, copies: int) -> None:
+    layer, x = strided(3, 4, kernel_size=4), torch.rand(1, 3, side, side)
+    padded = layer.pad(x)
+    assert (padded is not x) == copies
+    assert padded.shape[-1] == side + copies
+
+
 @EVERY
 def test_images_of_a_batch_do_not_meet(name: str) -> None:
     layer, x = made(name).double(), torch.rand(3, 3, 9, 9, dtype=torch.float64)

@@ -99,6 +99,12 @@ def test_channels_last_stays_and_says_the_same(name: str) -> None:
 
 
 @EVERY
+def test_a_weight_that_lies_channels_last_lets_the_map_lie_so(name: str) -> None:
+    layer = made(name).to(memory_format=torch.channels_last)
+    assert layer(torch.rand(2, 3, 9, 8)).is_contiguous(memory_format=torch.channels_last)
+
+
+@EVERY
 def test_images_of_a_batch_do_not_meet(name: str) -> None:
     layer, x = made(name).double(), torch.rand(3, 3, 6, 6, dtype=torch.float64)
     torch.testing.assert_close(layer(x)[1:2], layer(x[1:2]), rtol=0, atol=FLOAT64)

@@ -11,7 +11,7 @@ the image's size, channels and slope. Source: ours; the matching cancels what ed
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -134,7 +134,7 @@ def lattice_contrasts(
     x: Tensor,
     periods: Sequence[int],
     *,
-    kinds: Sequence[Kind] = get_args(Kind),
+    kinds: Sequence[Kind] = ("signed", "envelope"),
     window: int = 32,
     finite: bool = False,
 ) -> dict[tuple[Kind, int], Tensor]:

@@ -94,10 +94,15 @@ def fold(
     if matrix is None:
         matrix = fold_matrix(kernel, scale, mode).to(weight.device)
     by_group = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # [C C'/g *kernel]
-    folded = in_float(by_group, matrix).unflatten(-1, [k + length for k in kernel])
+    return lying_as(weight, in_float(by_group, matrix).unflatten(-1, [k + length for k in kernel]))
+
+
+def lying_as(weight: Tensor, kernel: Tensor) -> Tensor:
+    """`kernel`, channels-last if `weight` lies so: the maps that a convolution gives follow its kernel."""
     last = CHANNELS_LAST.get(weight.ndim)
-    lies_so = last is not None and weight.is_contiguous(memory_format=last) and not weight.is_contiguous()
-    return folded.contiguous(memory_format=last) if lies_so else folded
+    if last is None or weight.is_contiguous() or not weight.is_contiguous(memory_format=last):
+        return kernel
+    return kernel.contiguous(memory_format=last)
 
 
 def in_float(weight: Tensor, matrix: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.filters import axes, hold, whole
-from gradlens.upsampling.folding import in_float, scatter
+from gradlens.upsampling.folding import in_float, lying_as, scatter
 
 
 def held_matrix(kernel_size: Sequence[int], stride: Sequence[int], order: int = 0) -> Tensor:
@@ -113,7 +113,8 @@ class HeldTransposed(nn.Module):
     def kernel(self) -> Tensor:
         """The kernel that it scatters, `[C C'/groups *(kernel)]`: a part of the graph."""
         folded = in_float(self.weight, self.matrix)
-        return folded.unflatten(-1, [k + self._reach(s) for k, s in zip(self.kernel_size, self.stride, strict=True)])
+        size = [k + self._reach(s) for k, s in zip(self.kernel_size, self.stride, strict=True)]
+        return lying_as(self.weight, folded.unflatten(-1, size))
 
     def _reach(self, stride: int) -> int:
         return stride * (self.order + 1) - self.order - 1

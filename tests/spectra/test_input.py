@@ -22,6 +22,7 @@ CALLS: dict[str, Callable[[Tensor], object]] = {
     "lattice_map": lambda x: spectra.lattice_map(x, 2),
     "lattice_test": lambda x: spectra.lattice_test(x, 2),
     "lattice_tests": lambda x: spectra.lattice_tests(x, (2, 4)),
+    "lattice_contrasts": lambda x: spectra.lattice_contrasts(x, (2, 4)),
     "lattice_share": lambda x: spectra.lattice_share(x, 2),
     "phase_energy": lambda x: spectra.phase_energy(x, 2),
     "phase_imbalance": lambda x: spectra.phase_imbalance(x, 2),
@@ -208,6 +209,24 @@ def test_several_periods_agree_with_each_alone(kind: str, side: int) -> None:
         assert test.window == alone.window
         torch.testing.assert_close(test.contrast, alone.contrast, rtol=0, atol=1e-12, equal_nan=True)
         torch.testing.assert_close(test.p_value, alone.p_value, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("side", [40, 64, 140])
+def test_several_contrasts_agree_with_each_alone(side: int) -> None:
+    x = noise(2, 2, side, side)
+    together = spectra.lattice_contrasts(x, (2, 3, 4, 5, 8, 16, 32))
+    assert list(together) == [(kind, period) for kind in ("signed", "envelope") for period in (2, 3, 4, 5, 8, 16, 32)]
+    for (kind, period), contrast in together.items():
+        alone = spectra.lattice_contrast(x, period, kind=kind)
+        torch.testing.assert_close(contrast, alone, rtol=0, atol=1e-12, equal_nan=True)  # sums in another order
+    assert list(spectra.lattice_contrasts(x, (2,), kinds=("envelope",))) == [("envelope", 2)]
+
+
+def test_what_is_said_to_be_finite_is_not_looked_at() -> None:
+    x = noise(3, 1, 32, 32)
+    x[1, 0, 3, 4] = float("nan")
+    contrast = spectra.lattice_contrasts(spectra.fine_detail(x, finite=True), (2,), finite=True)["signed", 2]
+    assert contrast.isnan().tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
