@@ -348,7 +348,7 @@ def _seconds_a_step(done: Mapping[tuple[str, int], Cell]) -> Callable[[TrainConf
 def command(config: Config) -> str:
     """The command of a run, with what it gave beside the folders."""
     told = replace(config, assets=Config.assets, cells=Config.cells, workers=None)
-    return command_line(["python -m analyses.gan_discriminator ASSETS"], told, "assets").replace("'", "")
+    return command_line(["python", "-m", "analyses.gan_discriminator", "ASSETS"], told, "assets")
 
 
 def main() -> None:

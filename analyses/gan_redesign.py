@@ -52,7 +52,9 @@ class Config:
     downsamplers: Annotated[tuple[str, ...], Parameter(help="Of discriminators.", consume_multiple=True)] = DOWNSAMPLERS
     losses: Annotated[tuple[LossName, ...], Parameter(help="Adversarial losses.", consume_multiple=True)] = ("hinge",)
     seeds: Annotated[tuple[int, ...], Parameter(help="Of weights, latents and order.", consume_multiple=True)] = SEEDS
-    cross: Annotated[bool | None, Parameter(help="The whole product; on a GPU unless given.", negative="no-")] = None
+    cross: Annotated[
+        bool | None, Parameter(help="The whole product; on a GPU unless given.", negative="--no-cross")
+    ] = None
     resolution: Annotated[int, Parameter(help="32: CIFAR-10; 64: Tiny ImageNet.")] = 32
     steps: Annotated[int | None, Parameter(help="Of each run; 20,000 on a GPU, 1,000 without.")] = None
     cells: Annotated[Path, Parameter(help="Folder of the cells, shared by the analyses of GANs.")] = Path("runs/gans")

@@ -37,6 +37,7 @@ SUBMODULES = (
     "redesigns",
     "report",
     "results",
+    "retraining",
     "rules",
     "samples",
     "spectra",

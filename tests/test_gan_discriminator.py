@@ -144,17 +144,15 @@ def test_what_is_measured_before_training_is_the_run_before_its_first_step() -> 
     found = untrained(config)
     assert torch.equal(torch.get_rng_state(), state)
     own = found.loc[found["subject"] == SAMPLE].reset_index(drop=True)
-    pd.testing.assert_frame_equal(own, wanted.reset_index(drop=True))
+    pd.testing.assert_frame_equal(own, wanted.reset_index(drop=True), rtol=1e-3)  # float32 of another layout
     gradients = lattice_statistics(gradients_at(run.pair.discriminator, samples), (2, 4))
     own = found.loc[found["subject"] == GRADIENT].reset_index(drop=True)
-    pd.testing.assert_frame_equal(own, measure(gradients, model="", subject=GRADIENT).reset_index(drop=True))
+    pd.testing.assert_frame_equal(own, measure(gradients, model="", subject=GRADIENT).reset_index(drop=True), rtol=1e-3)
 
 
 def test_the_command_names_no_folder() -> None:
     told = Config(Path("/a/b"), cells=Path("/c/d"), search=True, variations=("depth 0", "D 3x3"))
-    assert command(told) == "python -m analyses.gan_discriminator ASSETS --search --variations depth 0 D 3x3".replace(
-        "depth 0 D 3x3", "'depth 0' 'D 3x3'"
-    )
+    assert command(told) == "python -m analyses.gan_discriminator ASSETS --search --variations 'depth 0' 'D 3x3'"
 
 
 @pytest.fixture(scope="module")

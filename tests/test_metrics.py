@@ -127,6 +127,7 @@ WITHOUT_CLASS = {
     "fine_detail",
     "normalised_power",
     "spectrum_distance_test",
+    "lattice_contrasts",  # several of one class
     "lattice_map",  # a mean over images says nothing
     "notch",
     "lowpass",

@@ -154,7 +154,9 @@ def lattice_contrasts(
         True
     """
     signal = as_signal(x, finite=finite)
-    plans = {(kind, period): prepare(signal, period, kind, window) for kind in kinds for period in periods}
+    plans: dict[tuple[Kind, int], Any] = {
+        (kind, period): prepare(signal, period, kind, window) for kind in kinds for period in periods
+    }
     spectra = ShortTimes(plans.values())
     spectra.add(Views(signal, precision_of(x)))
     nothing = signal.new_full((len(signal),), float("nan"))

@@ -93,7 +93,7 @@ class TrainConfig:
     accelerator: Annotated[str, Parameter(help="auto, cpu, cuda, mps.")] = "auto"
     precision: Annotated[Precision, Parameter(help="auto: bfloat16 where a GPU has it.")] = "auto"
     compile: Annotated[
-        bool | None, Parameter(help="torch.compile and CUDA graphs; on a GPU unless given.", negative="no-")
+        bool | None, Parameter(help="torch.compile and CUDA graphs; on a GPU unless given.", negative="--no-compile")
     ] = None
     log_every: Annotated[int, Parameter(help="Steps between measurements.")] = 100
     save_every: Annotated[int, Parameter(help="Steps between checkpoints.")] = 1000
