@@ -63,7 +63,8 @@ def layer(
     key, colon, kernel = word.partition(":")
     if key not in table or (colon and not kernel.isdecimal()):
         raise ValueError(
-            f"{argument}: must be one of {', '.join(table)}, or one with its kernel size as in {key}:5, got {word!r}"
+            f"{argument}: must be one of {', '.join(table)}, or one with its kernel size as in "
+            f"{next(iter(table))}:5, got {word!r}"
         )
     size = {"kernel_size": int(kernel)} if kernel else {}
     try:
