@@ -154,9 +154,8 @@ def lattice_contrasts(
         True
     """
     signal = as_signal(x, finite=finite)
-    plans: dict[tuple[Kind, int], Any] = {
-        (kind, period): prepare(signal, period, kind, window) for kind in kinds for period in periods
-    }
+    keys: list[tuple[Kind, int]] = [(kind, period) for kind in kinds for period in periods]
+    plans = {key: prepare(signal, key[1], key[0], window) for key in keys}
     spectra = ShortTimes(plans.values())
     spectra.add(Views(signal, precision_of(x)))
     nothing = signal.new_full((len(signal),), float("nan"))

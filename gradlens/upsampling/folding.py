@@ -109,7 +109,7 @@ def in_float(weight: Tensor, matrix: Tensor) -> Tensor:
     """Kernels times a fixed matrix, in float32 or float64 under autocast too: `[A B *kernel]` and `[K M]` to `[A B M]`."""
     wide = torch.promote_types(weight.dtype, torch.float32)
     with torch.autocast(weight.device.type, enabled=False):
-        return (weight.to(wide).flatten(2) @ matrix.to(wide)).to(weight.dtype)
+        return torch.tensordot(weight.to(wide).flatten(2), matrix.to(wide), 1).to(weight.dtype)  # as one product
 
 
 def scatter(
