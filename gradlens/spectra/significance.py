@@ -11,7 +11,7 @@ the image's size, channels and slope. Source: ours; the matching cancels what ed
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
