@@ -48,6 +48,8 @@ from gradlens.spectra import notch
 from reports.colour_distance import write_report
 from tests.cells import small_grid
 
+pytestmark = pytest.mark.slow  # their cells and runs take tens of seconds
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:

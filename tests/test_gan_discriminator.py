@@ -45,6 +45,8 @@ from gradlens.spectra.statistics import of_pictures
 from reports.gan_discriminator import designs, write_report
 from tests.gans import begun, images, tiny
 
+pytestmark = pytest.mark.slow  # their cells and runs take tens of seconds
+
 KINDS = ("signed", "envelope")
 
 

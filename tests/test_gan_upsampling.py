@@ -38,6 +38,8 @@ from gradlens.results import Results
 from reports.gan_upsampling import write_report
 from tests.cells import pictures, small_grid
 
+pytestmark = pytest.mark.slow  # their cells and runs take tens of seconds
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:

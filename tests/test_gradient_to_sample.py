@@ -46,6 +46,8 @@ from gradlens.results import Results
 from reports.gradient_to_sample import write_report
 from tests.gans import images, tiny
 
+pytestmark = pytest.mark.slow  # their cells and runs take tens of seconds
+
 K = 41
 
 

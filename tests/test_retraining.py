@@ -26,6 +26,8 @@ from gradlens.report.run import number
 from gradlens.report.training_quality import measured
 from gradlens.results import Results
 
+pytestmark = pytest.mark.slow  # their cells and runs take tens of seconds
+
 TINY = {"resolution": 16, "latent": 4, "width": 2, "upsampler": "deconv:5"}
 STAGED = "gradlens.networks:StagedGenerator"
 
