@@ -14,7 +14,6 @@ Run: `python -m analyses.colour_distance ASSETS`; it trains the same runs as `an
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,10 +24,11 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
+from analyses import gans
 from analyses.claims import BySeed, Claim, Condition, claim_rows, spread, verdict
 from analyses.gan_upsampling import ARTICLE, NONE, ONE, SHORT_NAMES, TWO
 from analyses.gan_upsampling import configs as upsampling_configs
-from analyses.gans import DATA, LONG, SEEDS, setting, trained
+from analyses.gans import LONG, setting, trained
 from analyses.generated_images import mnist_digits, mnist_generator
 from gradlens import models
 from gradlens.compare import LEAST_IMAGES, interval
@@ -190,28 +190,16 @@ CLAIMS = (
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Config:
+class Config(gans.Config):
     """Whose samples, and how many."""
 
-    assets: Annotated[Path, Parameter(help="Folder of the assets.")] = Path("../shared/assets")
     _: KW_ONLY
-    cells: Annotated[Path, Parameter(help="Folder of the training runs; finished ones are not run again.")] = Path(
-        "runs/gans"
-    )
     count: Annotated[int, Parameter(help="Samples of each generator, and real images.")] = 512
-    resolution: Annotated[int, Parameter(help="32: CIFAR-10, 64: Tiny ImageNet.")] = 32
-    seeds: Annotated[tuple[int, ...], Parameter(help="Of weights, latents and order.", consume_multiple=True)] = SEEDS
-    steps: Annotated[int | None, Parameter(help="Of training; long on a GPU, short without, unless given.")] = None
-    found_only: Annotated[bool, Parameter(help="Train nothing; go on with the runs that are there.")] = False
-    workers: Annotated[int | None, Parameter(help="Runs at once; one a GPU unless given.")] = None
-    out: Annotated[Path | None, Parameter(help="Folder of this run; runs/colour_distance-N unless given.")] = None
-    force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(set(self.seeds)) < LEAST_IMAGES:
             raise ValueError(f"--seeds: needs {LEAST_IMAGES} different ones, got {list(self.seeds)}")
-        if self.resolution not in DATA:
-            raise ValueError(f"--resolution: must be one of {', '.join(map(str, DATA))}, got {self.resolution}")
         if self.count < 16:
             raise ValueError(f"--count: must be at least 16, got {self.count}")
 
@@ -224,11 +212,8 @@ def run(config: Config) -> Results:
     """
     base = setting(config.resolution, config.steps)
     asked = {k: v for k, v in upsampling_configs(base, config.seeds).items() if k[0] in DESIGNS}
-    found, data = trained(
-        list(asked.values()), config.assets, config.cells, resolution=config.resolution, workers=config.workers,
-        train=not config.found_only,
-    )  # fmt: skip
-    return gathered(dict(zip(asked, found, strict=True)), data.images, published(config), config)
+    found, data = trained(asked, config)
+    return gathered(found, data.images, published(config), config)
 
 
 def published(config: Config) -> dict[str, tuple[Tensor, Tensor]]:
@@ -338,7 +323,7 @@ def _manifest(found: Mapping[tuple[str, int], Cell], config: Config) -> dict[str
     some = next(cell for cell in found.values() if cell.finished).results().manifest
     seeds = {SHORT_NAMES[n]: [s for (m, s), cell in found.items() if m == n and cell.finished] for n in DESIGNS}
     return circumstances() | {
-        "command": command(config),
+        "command": gans.command("colour_distance", config),
         "resolution": config.resolution,
         "count": config.count,
         "seeds": seeds,
@@ -347,17 +332,6 @@ def _manifest(found: Mapping[tuple[str, int], Cell], config: Config) -> dict[str
         "shortened": told.steps < LONG.steps,
         "trained": {"device": some["device"], "width": told.width, "batch_size": told.batch_size},
     }
-
-
-def command(config: Config) -> str:
-    """The command of a run, with what it gave beside the folders."""
-    names = ("count", "resolution", "steps")
-    options = [f"--{n} {getattr(config, n)}" for n in names if getattr(config, n) != getattr(Config, n)]
-    if config.seeds != SEEDS:
-        options.append(f"--seeds {' '.join(map(str, config.seeds))}")
-    return " ".join(
-        ["python -m analyses.colour_distance ASSETS", *options, *(["--found-only"] if config.found_only else [])]
-    )
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ article's sentences with their rules. An excess is a contrast above that of the 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,10 +21,11 @@ import torch
 from cyclopts import Parameter
 from torch import Tensor
 
+from analyses import gans
 from analyses.claims import BySeed, Claim, Condition, claim_rows, spread, verdict
-from analyses.gans import DATA, FIRST, GENERATORS, LONG, SEEDS, setting, trained
+from analyses.gans import FIRST, GENERATORS, LONG, setting, trained
 from gradlens.compare import LEAST_IMAGES, measure
-from gradlens.console import application, command_line, say
+from gradlens.console import application, say
 from gradlens.console import run as run_command
 from gradlens.redesign.gan.build import build
 from gradlens.redesign.gan.config import TrainConfig
@@ -159,32 +159,18 @@ CLAIMS = (
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Config:
+class Config(gans.Config):
     """What is trained, and where the runs lie."""
 
-    assets: Annotated[Path, Parameter(help="Folder of the assets.")] = Path("../shared/assets")
     _: KW_ONLY
-    cells: Annotated[Path, Parameter(help="Folder of the training runs; a finished one is not run again.")] = Path(
-        "runs/gans"
-    )
-    resolution: Annotated[int, Parameter(help="32: CIFAR-10, 64: Tiny ImageNet.")] = 32
-    seeds: Annotated[tuple[int, ...], Parameter(help="Of weights, latents and order.", consume_multiple=True)] = SEEDS
-    steps: Annotated[int | None, Parameter(help="Of training; long on a GPU, short without, unless given.")] = None
     width: Annotated[int | None, Parameter(help="Channels at full resolution; the setting's unless given.")] = None
     search: Annotated[bool, Parameter(help="Also other neutral generators, losses and discriminators.")] = False
     variations: Annotated[
         tuple[str, ...] | None, Parameter(help="Which of these; all unless given.", consume_multiple=True)
     ] = None
-    train: Annotated[
-        bool, Parameter(help="Train what is missing; otherwise go on with what is there.", negative="--no-train")
-    ] = True
-    workers: Annotated[int | None, Parameter(help="Runs at once; one a GPU unless given.")] = None
-    out: Annotated[Path | None, Parameter(help="Folder of this run; runs/gan_discriminator-N unless given.")] = None
-    force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
 
     def __post_init__(self) -> None:
-        if self.resolution not in DATA:
-            raise ValueError(f"--resolution: must be one of {', '.join(map(str, DATA))}, got {self.resolution}")
+        super().__post_init__()
         unknown = [name for name in self.variations or () if name not in VARIATIONS]
         if unknown:
             raise ValueError(f"--variations: must be some of {', '.join(VARIATIONS)}, got {unknown[0]!r}")
@@ -216,14 +202,9 @@ def run(config: Config) -> Results:
     Raises:
         ValueError: no run is finished.
     """
-    if not config.assets.is_dir():
-        raise ValueError(f"assets: there is no folder {str(config.assets)!r}")
     asked = configs(config)
-    found, _ = trained(
-        list(asked.values()), config.assets, config.cells, resolution=config.resolution, workers=config.workers,
-        train=config.train,
-    )  # fmt: skip
-    return gathered(dict(zip(asked, found, strict=True)), config)
+    found, _ = trained(asked, config)
+    return gathered(found, config)
 
 
 def gathered(found: Mapping[tuple[str, int], Cell], config: Config) -> Results:
@@ -321,7 +302,7 @@ def _manifest(found: Mapping[tuple[str, int], Cell], config: Config) -> dict[str
     if missing:
         say(f"{len(missing)} runs are missing, about {seconds / 60:.0f} minutes on the device of the others")
     return circumstances() | {
-        "command": command(config),
+        "command": gans.command("gan_discriminator", config),
         "resolution": config.resolution,
         "seeds": {name: [s for n, s in done if n == name] for name in dict.fromkeys(n for n, _ in found)},
         "missing": [f"{name}, seed {seed}" for name, seed in missing],
@@ -343,12 +324,6 @@ def _seconds_a_step(done: Mapping[tuple[str, int], Cell]) -> Callable[[TrainConf
     return lambda config: (
         float(np.median(known.get(config.generator, every))) * LOSSES[config.loss].critic_steps
     )  # fmt: skip
-
-
-def command(config: Config) -> str:
-    """The command of a run, with what it gave beside the folders."""
-    told = replace(config, assets=Config.assets, cells=Config.cells, workers=None)
-    return command_line(["python", "-m", "analyses.gan_discriminator", "ASSETS"], told, "assets")
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ upsampler the first downsampler. Run: `python -m analyses.gan_redesign ASSETS`.
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,7 +17,8 @@ import pandas as pd
 import torch
 from cyclopts import Parameter
 
-from analyses.gans import SEEDS, setting, trained
+from analyses import gans
+from analyses.gans import setting, trained
 from gradlens.compare import interval
 from gradlens.console import application, plain
 from gradlens.console import run as run_command
@@ -43,24 +43,16 @@ KEPT = (  # what the table keeps of a cell
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Config:
+class Config(gans.Config):
     """Which grid, and where its cells are kept."""
 
-    assets: Annotated[Path, Parameter(help="Folder of the assets.")] = Path("../shared/assets")
     _: KW_ONLY
     upsamplers: Annotated[tuple[str, ...], Parameter(help="Of generators.", consume_multiple=True)] = UPSAMPLERS
     downsamplers: Annotated[tuple[str, ...], Parameter(help="Of discriminators.", consume_multiple=True)] = DOWNSAMPLERS
     losses: Annotated[tuple[LossName, ...], Parameter(help="Adversarial losses.", consume_multiple=True)] = ("hinge",)
-    seeds: Annotated[tuple[int, ...], Parameter(help="Of weights, latents and order.", consume_multiple=True)] = SEEDS
     cross: Annotated[
         bool | None, Parameter(help="The whole product; on a GPU unless given.", negative="--no-cross")
     ] = None
-    resolution: Annotated[int, Parameter(help="32: CIFAR-10; 64: Tiny ImageNet.")] = 32
-    steps: Annotated[int | None, Parameter(help="Of each run; 20,000 on a GPU, 1,000 without.")] = None
-    cells: Annotated[Path, Parameter(help="Folder of the cells, shared by the analyses of GANs.")] = Path("runs/gans")
-    workers: Annotated[int | None, Parameter(help="Cells at once; one a GPU unless given.")] = None
-    out: Annotated[Path | None, Parameter(help="Folder of this run; runs/gan_redesign-N unless given.")] = None
-    force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
 
 
 def configs(config: Config) -> list[TrainConfig]:
@@ -88,12 +80,9 @@ def name(config: TrainConfig) -> str:
 
 def run(config: Config) -> Results:
     """The table of all designs, their place on the front, and how they differ from the resize-convolution, seed by seed."""
-    if not config.assets.is_dir():
-        raise ValueError(f"assets: there is no folder {str(config.assets)!r}")
     wanted = configs(config)
-    found, data = trained(
-        wanted, config.assets, config.cells, resolution=config.resolution, workers=config.workers
-    )  # fmt: skip
+    of_number, data = trained(dict(enumerate(wanted)), config)
+    found = list(of_number.values())
     done = [cell for cell in found if cell.finished]
     if not done:
         raise ValueError("cells: none could be trained")
@@ -101,7 +90,7 @@ def run(config: Config) -> Results:
     table = pd.concat([table, excess(table)], ignore_index=True)
     table = pd.concat([table, on_front(table), against_reference(table)], ignore_index=True)
     manifest = circumstances() | {
-        "command": f"python -m analyses.gan_redesign {config.assets.name}",
+        "command": gans.command("gan_redesign", config),
         "config": plain(config) | {"assets": config.assets.name, "cells": config.cells.name},
         "setting": {k: v for k, v in plain(wanted[0]).items() if k not in ("data", "seed", "upsampler", "downsampler")},
         "data": data.told | {"skipped": len(data.skipped)},

@@ -11,18 +11,18 @@ Run: `python -m analyses.gan_upsampling ASSETS`; on a GPU runs are long, without
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from cyclopts import Parameter
 from scipy import stats
 
+from analyses import gans
 from analyses.claims import BySeed, Claim, Condition, claim_rows, spread, verdict
-from analyses.gans import DATA, GENERATORS, LONG, SEEDS, padded, setting, trained
+from analyses.gans import GENERATORS, LONG, padded, setting, trained
 from gradlens.compare import LEAST_IMAGES
 from gradlens.console import application, say
 from gradlens.console import run as run_command
@@ -198,27 +198,13 @@ CLAIMS = (
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Config:
+class Config(gans.Config):
     """What is trained, and where the runs lie."""
 
-    assets: Annotated[Path, Parameter(help="Folder of the assets.")] = Path("../shared/assets")
-    _: KW_ONLY
-    cells: Annotated[Path, Parameter(help="Folder of the training runs; those that are finished are not run again.")] = Path(
-        "runs/gans"
-    )  # fmt: skip
-    resolution: Annotated[int, Parameter(help="32: CIFAR-10, 64: Tiny ImageNet.")] = 32
-    seeds: Annotated[tuple[int, ...], Parameter(help="Of weights, latents and order.", consume_multiple=True)] = SEEDS
-    steps: Annotated[int | None, Parameter(help="Of training; long on a GPU, short without, unless given.")] = None
-    found_only: Annotated[bool, Parameter(help="Train nothing; go on with the runs that are there.")] = False
-    workers: Annotated[int | None, Parameter(help="Runs at once; one a GPU unless given.")] = None
-    out: Annotated[Path | None, Parameter(help="Folder of this run; runs/gan_upsampling-N unless given.")] = None
-    force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(set(self.seeds)) < LEAST_IMAGES:
             raise ValueError(f"--seeds: needs {LEAST_IMAGES} different ones, got {list(self.seeds)}")
-        if self.resolution not in DATA:
-            raise ValueError(f"--resolution: must be one of {', '.join(map(str, DATA))}, got {self.resolution}")
 
 
 def configs(base: TrainConfig, seeds: Sequence[int]) -> dict[tuple[str, int], TrainConfig]:
@@ -238,11 +224,8 @@ def run(config: Config) -> Results:
     """
     base = setting(config.resolution, config.steps)
     asked = configs(base, config.seeds)
-    found, _ = trained(
-        list(asked.values()), config.assets, config.cells, resolution=config.resolution, workers=config.workers,
-        train=not config.found_only,
-    )  # fmt: skip
-    return gathered(dict(zip(asked, found, strict=True)), config)
+    found, _ = trained(asked, config)
+    return gathered(found, config)
 
 
 def gathered(found: Mapping[tuple[str, int], Cell], config: Config) -> Results:
@@ -309,7 +292,7 @@ def _manifest(found: Mapping[tuple[str, int], Cell], runs: Runs, config: Config)
     training = some.manifest["training"]
     told = next(iter(found.values())).config
     return circumstances() | {
-        "command": command(config),
+        "command": gans.command("gan_upsampling", config),
         "resolution": config.resolution,
         "seeds": {SHORT_NAMES[name]: list(of_seeds) for name, of_seeds in runs.items()},
         "missing": [f"{SHORT_NAMES[n]}, seed {seed}" for (n, seed), cell in found.items() if not cell.finished],
@@ -321,18 +304,6 @@ def _manifest(found: Mapping[tuple[str, int], Cell], runs: Runs, config: Config)
             "parameters": training["generator"]["parameters"], "data": training["data"]["used"], "rated": told.rated,
         },
     }  # fmt: skip
-
-
-def command(config: Config) -> str:
-    """The command of a run, with what it gave beside the folders."""
-    options = [
-        f"--{n} {getattr(config, n)}" for n in ("resolution", "steps") if getattr(config, n) != getattr(Config, n)
-    ]
-    if config.seeds != SEEDS:
-        options.append(f"--seeds {' '.join(map(str, config.seeds))}")
-    return " ".join(
-        ["python -m analyses.gan_upsampling ASSETS", *options, *(["--found-only"] if config.found_only else [])]
-    )
 
 
 def main() -> None:

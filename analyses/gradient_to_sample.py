@@ -19,7 +19,6 @@ ImageNet.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -29,10 +28,11 @@ from cyclopts import Parameter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analyses import gans
 from analyses.claims import BySeed, Claim, Condition, claim_rows, spread, verdict
-from analyses.gans import DATA, GENERATORS, LONG, SEEDS, padded, setting, trained
+from analyses.gans import GENERATORS, LONG, padded, setting, trained
 from gradlens.checkpoints import fill, newest, read_state
-from gradlens.console import application, command_line, progress, say
+from gradlens.console import application, progress, say
 from gradlens.console import run as run_command
 from gradlens.networks import StagedDiscriminator
 from gradlens.redesign.gan.build import build
@@ -268,33 +268,19 @@ def drawn(word: str, config: TrainConfig, width: int, seed: int) -> nn.Module:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Config:
+class Config(gans.Config):
     """What is followed, how long pixels climb, and where the training runs lie."""
 
-    assets: Annotated[Path, Parameter(help="Folder of the assets.")] = Path("../shared/assets")
     _: KW_ONLY
-    cells: Annotated[Path, Parameter(help="Folder of the training runs; a finished one is not run again.")] = Path(
-        "runs/gans"
-    )
-    resolution: Annotated[int, Parameter(help="32: CIFAR-10, 64: Tiny ImageNet.")] = 32
-    seeds: Annotated[tuple[int, ...], Parameter(help="Of weights, latents and order.", consume_multiple=True)] = SEEDS
-    steps: Annotated[int | None, Parameter(help="Of training; long on a GPU, short without, unless given.")] = None
     width: Annotated[int | None, Parameter(help="Channels at full resolution; the setting's unless given.")] = None
     images: Annotated[int, Parameter(help="Whose pixels are free.")] = 32
     stops: Annotated[
         tuple[int, ...], Parameter(help="Steps at which they are measured, from 0.", consume_multiple=True)
     ] = (0, 3, 10, 30, 100)
     judge_width: Annotated[int, Parameter(help="Channels of the discriminator that learns beside them.")] = 8
-    train: Annotated[
-        bool, Parameter(help="Train what is missing; otherwise go on with what is there.", negative="--no-train")
-    ] = True
-    workers: Annotated[int | None, Parameter(help="Runs at once; one a GPU unless given.")] = None
-    out: Annotated[Path | None, Parameter(help="Folder of this run; runs/gradient_to_sample-N unless given.")] = None
-    force: Annotated[bool, Parameter(help="Replace what is in --out.")] = False
 
     def __post_init__(self) -> None:
-        if self.resolution not in DATA:
-            raise ValueError(f"--resolution: must be one of {', '.join(map(str, DATA))}, got {self.resolution}")
+        super().__post_init__()
         if self.stops[0] != 0 or list(self.stops) != sorted(set(self.stops)):
             raise ValueError(f"--stops: must rise from 0, got {list(self.stops)}")
         if self.images < 1:
@@ -316,15 +302,9 @@ def run(config: Config) -> Results:
     Raises:
         ValueError: no run is finished.
     """
-    if not config.assets.is_dir():
-        raise ValueError(f"assets: there is no folder {str(config.assets)!r}")
     asked = configs(config)
-    found, data = trained(
-        list(asked.values()), config.assets, config.cells, resolution=config.resolution, workers=config.workers,
-        train=config.train,
-    )  # fmt: skip
-    of_config = {repr(cell.config): cell for cell in found}
-    return gathered({key: of_config[repr(one)] for key, one in asked.items()}, data.images, config)
+    found, data = trained(asked, config)
+    return gathered(found, data.images, config)
 
 
 def gathered(found: Mapping[tuple[str, int], Cell], real: Tensor, config: Config) -> Results:
@@ -499,7 +479,7 @@ def _manifest(found: Mapping[tuple[str, int], Cell], config: Config) -> dict[str
     names = dict.fromkeys(name for name, _ in found)
     devices = {cell.results().manifest["device"] for cell in found.values() if cell.finished}
     return circumstances() | {
-        "command": command(config),
+        "command": gans.command("gradient_to_sample", config),
         "resolution": config.resolution,
         "seeds": {name: [s for (n, s), cell in found.items() if n == name and cell.finished] for name in names},
         "missing": [f"{name}, seed {seed}" for (name, seed), cell in found.items() if not cell.finished],
@@ -507,12 +487,6 @@ def _manifest(found: Mapping[tuple[str, int], Cell], config: Config) -> dict[str
         "device": ", ".join(sorted(devices)) or "cpu", "shortened": told.steps < LONG.steps or told.width < LONG.width,
         "images": config.images, "stops": list(config.stops), "judge_width": config.judge_width,
     }  # fmt: skip
-
-
-def command(config: Config) -> str:
-    """The command of a run, with what it gave beside the folders."""
-    told = replace(config, assets=Config.assets, cells=Config.cells, workers=None)
-    return command_line(["python -m analyses.gradient_to_sample ASSETS"], told, "assets").replace("'", "")
 
 
 def main() -> None:

@@ -31,7 +31,8 @@ from gradlens.report import Drawn
 from gradlens.report.document import Block, answer, code, heading, pagebreak, paragraph, picture, plain, strong, table
 from gradlens.report.run import number
 from gradlens.results import Results
-from reports.gan_upsampling import Value, claim_table, said, setting_words, value
+from reports.claims import Value, said, sentences, value
+from reports.gan_upsampling import setting_words
 from reports.pages import draw_from_command_line, write_pages
 
 TITLE = "Checkerboards and strong colours"
@@ -123,10 +124,11 @@ def _verdict(t: pd.DataFrame) -> list[Any]:
 
 def _sentences(t: pd.DataFrame) -> Block:
     """Sentence, measurement, verdict."""
-    return claim_table(
-        t, CLAIMS, KINDS, 2, "measured (amplitude)",
+    return sentences(
+        t, CLAIMS, KINDS,
         "Mean over seeds, 95 % interval, and the band it must lie in. A sentence is held if all of its conditions are met, "
         "not held if the interval of one lies wholly on the other side, else not decided; the rules are older than the numbers.",
+        shown=KINDS[:1], digits=2,
     )  # fmt: skip
 
 

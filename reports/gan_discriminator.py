@@ -76,8 +76,11 @@ def _pages(results: Results) -> Drawn:
             f"{number(STRONG, 0)} dB, the least that the article's own images of deconvolution generators have at 2 px; very "
             f"mild: below half of it; many times: more than {number(MANY, 0)} times. {RULE}"
         ),
-        sentences(t, CLAIMS, f"What the article says of discriminators. Mean over seeds (95 % interval), {STRIDE} and {PLAIN} of "
-                             "the first layer."),
+        sentences(
+            t, CLAIMS, KINDS,
+            f"What the article says of discriminators. Mean over seeds (95 % interval), {STRIDE} and {PLAIN} of the first layer.",
+            shown=KINDS,
+        ),
         *_searched(t),
         heading("Each seed by itself"),
         _seeds(t),

@@ -28,6 +28,7 @@ from gradlens.report import Drawn
 from gradlens.report.document import Block, answer, code, heading, pagebreak, paragraph, picture, plain, strong, table
 from gradlens.report.run import KINDS, enumeration, number
 from gradlens.results import Results
+from reports.claims import Value, said, sentences, value
 from reports.pages import draw_from_command_line, write_pages
 
 TITLE = "Deconvolution in the last two layers, the last, none"
@@ -126,28 +127,10 @@ def _verdict(t: pd.DataFrame) -> list[Any]:
     ]
 
 
-Value = tuple[float, float, float, int]
-
-
 def contrast(t: pd.DataFrame, name: str, stage: str, kind: str, period: int, image: str = "") -> Value:
     """Contrast at a stage, its interval over seeds and their number; NaN where it was not measured."""
     chosen = (t["model"] == name) & (t["subject"] == SUBJECTS.get(stage, stage)) & (t["kind"] == kind)
     return value(t.loc[chosen & (t["metric"] == "lattice_contrast") & (t["period"] == period)], image)
-
-
-def value(rows: pd.DataFrame, image: str = "") -> Value:
-    """The one row of `image` among `rows`."""
-    found = rows.loc[rows["image"] == image]
-    if found.empty:
-        return float("nan"), float("nan"), float("nan"), 0
-    first = found.iloc[0]
-    return float(first["value"]), float(first["low"]), float(first["high"]), int(first["n"])
-
-
-def said(v: Value, digits: int = 1) -> str:
-    """A value with its interval."""
-    text = number(v[0], digits)
-    return text if np.isnan(v[1]) else f"{text} ({number(v[1], digits)} to {number(v[2], digits)})"
 
 
 def _there(t: pd.DataFrame) -> list[str]:
@@ -182,37 +165,11 @@ def _contrasts(t: pd.DataFrame) -> Block:
 
 def _sentences(t: pd.DataFrame, claims: Sequence[Claim]) -> Block:
     """Sentence, measurement, verdict."""
-    return claim_table(
-        t, claims, KINDS, 1, "measured, dB (signed)",
+    return sentences(
+        t, claims, KINDS,
         "Mean over seeds, 95 % interval, the band it must lie in; verdicts by signed contrast and the envelope's.",
+        shown=KINDS[:1],
     )  # fmt: skip
-
-
-def claim_table(
-    t: pd.DataFrame, claims: Sequence[Claim], kinds: Sequence[str], digits: int, measured: str, caption: str
-) -> Block:
-    """Each sentence with the conditions of its first family and the verdict of every family."""
-    rows = [
-        [
-            f"“{claim.sentence}” ({claim.source})",
-            "; ".join(conditions(t, claim, kinds[0], digits)),
-            *(verdict(t, claim.name, kind) for kind in kinds),
-        ]
-        for claim in claims
-    ]
-    columns = {"sentence": "left", measured: "left", **dict.fromkeys(kinds, "left")}
-    return table(columns, rows, caption=[caption]) | {"widths": [4, 5, *(0 for _ in kinds)]}
-
-
-def conditions(t: pd.DataFrame, claim: Claim, kind: str, digits: int) -> list[str]:
-    """Of each condition of a claim its words, mean, interval and band."""
-    lines = []
-    for condition in claim.conditions:
-        chosen = (t["model"] == claim.name) & (t["metric"] == condition.words) & (t["kind"] == kind)
-        found = value(t.loc[chosen])
-        met = {True: "met", False: "missed", None: "open"}[condition.met(found[1], found[2])]
-        lines.append(f"{condition.words}: {said(found, digits)}, {condition.band}: {met}")
-    return lines
 
 
 def _rating(t: pd.DataFrame, name: str, metric: str, subject: str = "sample") -> Value:

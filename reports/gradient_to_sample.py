@@ -97,8 +97,11 @@ def _pages(results: Results) -> Drawn:
             f"{number(MARGIN, 0)} dB is no artifact. Leading, following: the mean correlation over four lags after and before 0. "
             f"{RULE}"
         ),
-        sentences(t, said_of, "In each family of the gradient; samples and pixels in the same, but for the samples of training, "
-                              "which are signed."),
+        sentences(
+            t, said_of, KINDS,
+            "In each family of the gradient; samples and pixels in the same, but for the samples of training, which are signed.",
+            shown=KINDS,
+        ),
         paragraph("Made by ", code(m["command"]), "."),
     ]  # fmt: skip
     return blocks, drawn

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pypdf import PdfReader
 
+from analyses import gans
 from analyses.claims import claim_rows, verdict
 from analyses.gan_discriminator import (
     CLAIMS,
@@ -24,7 +25,6 @@ from analyses.gan_discriminator import (
     UNTRAINED,
     VARIATIONS,
     Config,
-    command,
     configs,
     differences,
     gathered,
@@ -154,7 +154,10 @@ def test_what_is_measured_before_training_is_the_run_before_its_first_step() -> 
 
 def test_the_command_names_no_folder() -> None:
     told = Config(Path("/a/b"), cells=Path("/c/d"), search=True, variations=("depth 0", "D 3x3"))
-    assert command(told) == "python -m analyses.gan_discriminator ASSETS --search --variations 'depth 0' 'D 3x3'"
+    assert (
+        gans.command("gan_discriminator", told)
+        == "python -m analyses.gan_discriminator ASSETS --search --variations 'depth 0' 'D 3x3'"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from analyses.gan_upsampling import (
     UNTRAINED,
     Config,
     at,
-    command,
     configs,
     epoch,
     excess,
@@ -109,7 +108,7 @@ def test_cells_are_found_and_those_that_are_missing_are_named(tiny: Config, resu
     gone = found[TWO, 1].folder / "run" / "manifest.json"
     aside = gone.rename(gone.with_suffix(".aside"))
     try:
-        again = run(replace(tiny, found_only=True))
+        again = run(replace(tiny, train=False))
     finally:
         aside.rename(gone)
     assert again.manifest["missing"] == ["two, seed 1"]
@@ -118,10 +117,10 @@ def test_cells_are_found_and_those_that_are_missing_are_named(tiny: Config, resu
     t = again.table
     assert set(t.loc[(t["model"] == TWO) & (t["image"] == "") & (t["subject"] == UNTRAINED), "n"]) == {2}
     assert verdict(t, "last two", "signed") == "not decided"
-    whole = run(replace(tiny, found_only=True))
+    whole = run(replace(tiny, train=False))
     pd.testing.assert_frame_equal(whole.table, results.table)
     with pytest.raises(ValueError, match="no run of this setting is finished"):
-        run(replace(tiny, found_only=True, cells=tiny.cells / "none"))
+        run(replace(tiny, train=False, cells=tiny.cells / "none"))
 
 
 def test_rows_are_those_of_the_cells(tiny: Config, results: Results) -> None:
@@ -170,9 +169,10 @@ def test_pages_say_the_table(results: Results, tmp_path: Path) -> None:
 
 
 def test_a_command_says_what_it_gave() -> None:
-    assert command(Config()) == "python -m analyses.gan_upsampling ASSETS"
-    given = Config(resolution=64, steps=20, seeds=(3, 4, 5), found_only=True)
-    assert command(given).endswith("ASSETS --resolution 64 --steps 20 --seeds 3 4 5 --found-only")
+    assert gans.command("gan_upsampling", Config()) == "python -m analyses.gan_upsampling ASSETS"
+    given = Config(resolution=64, steps=20, seeds=(3, 4, 5), train=False)
+    told = gans.command("gan_upsampling", given)
+    assert told.endswith("ASSETS --resolution 64 --seeds 3 4 5 --steps 20 --no-train")
     with pytest.raises(ValueError, match=r"--seeds: needs 3 different ones, got \[0, 1\]"):
         Config(seeds=(0, 1))
     with pytest.raises(ValueError, match="--resolution: must be one of 32, 64, got 48"):
