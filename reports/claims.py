@@ -67,6 +67,6 @@ def _measured(t: pd.DataFrame, name: str, condition: Condition, shown: Sequence[
     found = []
     for kind in shown:
         v = value(own.loc[own["kind"] == kind])
-        found.append(f"{said(v, digits)} {MET[condition.met(v[1], v[2])]}")
+        found.append(f"{said(v, digits if condition.unit == 'dB' else 2)} {MET[condition.met(v[1], v[2])]}")
     unit = "" if condition.unit == "1" else f" {condition.unit}"
     return f"{condition.words}, {condition.band}{unit}: {' / '.join(found)}"

@@ -145,7 +145,7 @@ def _correlations(t: pd.DataFrame, where: str, kind: str) -> Block:
     columns = {"deconvolution in": "left", "px": "right"}
     columns |= dict.fromkeys(("plain", "detail held", "held, before tanh"), "right")
     caption = f"{kind.capitalize()} {where}: rank correlations with the distance (95 % interval)."
-    return table(columns, rows, caption=[caption], stretch="held, before tanh")
+    return table(columns, rows, caption=[caption], stretch="deconvolution in")
 
 
 def _short(v: Value) -> str:
@@ -168,7 +168,7 @@ def _seeds(t: pd.DataFrame) -> Block:
     return table(
         columns, rows,
         caption=["Each seed by itself: rank correlation of the amplitude at 2 px with the distance (95 % interval over images)."],
-        stretch="within, held",
+        stretch="deconvolution in",
     )  # fmt: skip
 
 

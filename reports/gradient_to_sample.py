@@ -197,10 +197,11 @@ def _coupled(t: pd.DataFrame, m: Mapping[str, Any]) -> Block:
         p = float(strongest.loc[strongest["image"] == "", "p"].iloc[0])
         lag = at(t, name, COUPLING, "", kind, "lag")
         own = ", ".join(number(v, 0) for v in lag.loc[lag["image"] != "", "value"])
-        cells = [
-            said(value(at(t, name, COUPLING, "", kind, f"{which}_correlation")), 2)
+        means = [
+            value(at(t, name, COUPLING, "", kind, f"{which}_correlation"))
             for which in ("leading", "following", "level")
         ]
+        cells = [number(means[0][0], 2), number(means[1][0], 2), said(means[2], 2)]
         r = value(strongest)
         rows.append([name, kind, number(r[0], 2), number(value(lag)[0], 0), own, probability(p), *cells])
     columns = ("r", "lag", "of each seed", "p", "leading", "following", "levels")
@@ -210,7 +211,8 @@ def _coupled(t: pd.DataFrame, m: Mapping[str, Any]) -> Block:
         caption=[
             f"First differences at 2 px after the first {100 * SETTLED:.0f} % of training: the strongest mean correlation over "
             f"seeds within {REACH * m['every']} steps either way, its lag, that of each seed by itself, and its p over all lags "
-            "(random phases). Leading, following: mean over four lags. Levels: of the curves themselves, which share a trend."
+            "(random phases). Leading, following: mean over four lags, their intervals in the table below. Levels: of the curves "
+            "themselves, which share a trend."
         ],
         stretch="generator",
     )
